@@ -1,0 +1,36 @@
+"""Chunked prefilling, for real: build a KV cache in pieces, schedule many prompts, measure what it costs.
+
+`import chunkprefill as cp` offers every public name and imports nothing until a name is used, so that the
+scheduler and the simulator start in milliseconds and run where torch cannot.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):  # pip checks this too; a copied folder has only this line
+    raise RuntimeError(
+        f"chunkprefill needs Python 3.11 to 3.13, this is {sys.version_info.major}.{sys.version_info.minor}"
+    )
+
+__version__ = "0.1.0"
+
+# module -> the public names it holds; the table of contents of the package
+_PUBLIC = {
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604  (every entry is a str)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'chunkprefill' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+    value = getattr(importlib.import_module(f"chunkprefill.{_HOME[name]}"), name)
+    globals()[name] = value  # the next use skips this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

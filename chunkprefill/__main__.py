@@ -1,0 +1,33 @@
+"""`python -m chunkprefill demo` builds a cache in chunks; `parity` replays recorded scheduler decisions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m chunkprefill", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="build a prompt's KV cache chunk by chunk, then generate")
+    demo.add_argument("prompt", nargs="?", default=None, help="the text to prefill (a default is given)")
+    demo.add_argument("--model", default="smollm2-135m", help="'smollm2-135m', 'tiny', a folder or a hub name")
+    demo.add_argument("--chunk", type=int, default=64, help="tokens in a chunk (default: %(default)s)")
+    demo.add_argument("--tokens", type=int, default=32, help="tokens to generate (default: %(default)s)")
+
+    parity = commands.add_parser("parity", help="replay recorded decisions of vLLM's scheduler, step by step")
+    parity.add_argument("files", nargs="+", metavar="FILE", help="JSON: one case, or {cases: [...]}")
+
+    args = parser.parse_args(argv)
+    if args.command == "demo":
+        from chunkprefill import demo as command
+
+        return command.main(args)
+    from chunkprefill.scheduling import parity as checker
+
+    return checker.main(args.files)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Timings with provenance: `python -m chunkprefill.bench NAME` writes JSON."""

@@ -1,0 +1,1 @@
+"""Build the cache: shapes, attention, the KV cache, the transformer, and where weights come from."""
