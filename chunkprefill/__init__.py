@@ -27,7 +27,8 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (every entry is a str)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'chunkprefill' has no attribute {name!r}; it has {', '.join(sorted(_HOME))}")
+        there = ", ".join(sorted(_HOME))
+        raise AttributeError(f"module 'chunkprefill' has no attribute {name!r}; it has {there}")
     value = getattr(importlib.import_module(f"chunkprefill.{_HOME[name]}"), name)
     globals()[name] = value  # the next use skips this function
     return value

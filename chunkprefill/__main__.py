@@ -12,7 +12,9 @@ def main(argv: list[str] | None = None) -> int:
 
     demo = commands.add_parser("demo", help="build a prompt's KV cache chunk by chunk, then generate")
     demo.add_argument("prompt", nargs="?", default=None, help="the text to prefill (a default is given)")
-    demo.add_argument("--model", default="smollm2-135m", help="'smollm2-135m', 'tiny', a folder or a hub name")
+    demo.add_argument(
+        "--model", default="smollm2-135m", help="'smollm2-135m', 'tiny', a folder or a hub name"
+    )
     demo.add_argument("--chunk", type=int, default=64, help="tokens in a chunk (default: %(default)s)")
     demo.add_argument("--tokens", type=int, default=32, help="tokens to generate (default: %(default)s)")
 

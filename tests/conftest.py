@@ -18,7 +18,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say once more, where nobody can miss it, what was not tried."""
-    reasons = {str(r.longrepr[2]) for r in terminalreporter.stats.get("skipped", []) if isinstance(r.longrepr, tuple)}
+    reasons = {
+        str(r.longrepr[2]) for r in terminalreporter.stats.get("skipped", []) if isinstance(r.longrepr, tuple)
+    }
     missing = sorted(r.removeprefix("Skipped: ") for r in reasons if "MISSING" in r)
     if missing:
         terminalreporter.section("NOT TRIED ON THIS MACHINE", sep="!", red=True, bold=True)

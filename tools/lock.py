@@ -1,4 +1,4 @@
-"""Renew requirements/book.txt and requirements/dev.txt: install the .in files into empty environments, freeze."""
+"""Renew the pins in requirements/: install each .in file into an empty environment, freeze."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def add_common_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dirty", choices=("true", "false"), help="whether the tree had uncommitted changes")
 
 
-def provenance(*, seed: int, device: str = "cpu", commit: str | None = None, dirty: str | None = None) -> dict[str, Any]:
+def provenance(
+    *, seed: int, device: str = "cpu", commit: str | None = None, dirty: str | None = None
+) -> dict[str, Any]:
     """Everything needed to tell whose numbers these are; what cannot be known reads "unknown".
 
     Torch is asked only when it is loaded already: a bench of the scheduler does not need it.
@@ -51,7 +53,7 @@ def provenance(*, seed: int, device: str = "cpu", commit: str | None = None, dir
 
 
 def write(document: dict[str, Any], out: Path | None) -> None:
-    """JSON to a file, replaced in one step so that a killed bench leaves the old one; or to standard output."""
+    """JSON to a file, replaced in one step (a killed bench leaves the old one), or to standard output."""
     text = json.dumps(document, indent=1) + "\n"
     if out is None:
         sys.stdout.write(text)
