@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 # module -> the public names it holds; the table of contents of the package
 _PUBLIC = {
+    "measure": "measured",
     "model.config": "Config",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
