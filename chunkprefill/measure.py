@@ -1,4 +1,4 @@
-"""How a measured number is written: `≈12.3 ms`, the mark telling it from what was counted, priced or cited."""
+"""How a measured number is written: `≈12.3 ms`, the mark telling it from a counted, priced or cited one."""
 
 from __future__ import annotations
 
@@ -62,5 +62,6 @@ def _digits(size: float, digits: int) -> str:
         return "0"
     if not 1e-6 <= size < 1e15:
         return f"{size:.{digits - 1}e}"
+    size = float(f"{size:.{digits - 1}e}")
     before = math.floor(math.log10(size)) + 1
     return f"{size:,.{max(0, digits - before)}f}"
