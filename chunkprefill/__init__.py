@@ -21,6 +21,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "measure": "measured",
     "model.config": "Config",
+    "model.cache": "KVCache",
+    "model.weights": "load_model",
+    "engine": "generate prefill",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (every entry is a str)

@@ -1,0 +1,142 @@
+"""A model at work: prefill a prompt in chunks, then generate. A decoding step is a chunk of one token."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from chunkprefill.model.cache import KVCache
+from chunkprefill.model.transformer import Transformer
+
+Tokens = Tensor | Sequence[int]
+
+
+def chunk_lengths(n_tokens: int, chunk_size: int | Iterable[int] | None = None) -> list[int]:
+    """The chunks a prompt of `n_tokens` is cut into: of one size, of the lengths given, or (None) one piece.
+
+    Raises ValueError for an empty prompt, a chunk below one token, or lengths that do not add up.
+    """
+    if n_tokens < 1:
+        raise ValueError(f"the prompt has {n_tokens} tokens, at least 1 is needed")
+    if chunk_size is None:
+        return [n_tokens]
+    if isinstance(chunk_size, Iterable) and getattr(chunk_size, "ndim", 1) != 0:
+        lengths = [operator.index(length) for length in chunk_size]
+        for i, length in enumerate(lengths):
+            if length < 1:
+                raise ValueError(f"chunk {i} has {length} tokens, at least 1 is needed")
+        if sum(lengths) != n_tokens:
+            raise ValueError(f"the chunks add up to {sum(lengths)} tokens, the prompt has {n_tokens}")
+        return lengths
+    size = operator.index(chunk_size)  # type: ignore[arg-type]
+    if size < 1:
+        raise ValueError(f"chunk_size is {size}, at least 1 is needed")
+    return [min(size, n_tokens - start) for start in range(0, n_tokens, size)]
+
+
+def prefill(
+    model: Transformer,
+    tokens: Tokens,
+    cache: KVCache,
+    chunk_size: int | Iterable[int] | None = None,
+    *,
+    progress: bool = False,
+    on_chunk: Callable[[int, int], object] | None = None,
+) -> Tensor:
+    """Extend `cache` by `tokens`, one forward pass a chunk, and return the last token's logits, `[vocab]`.
+
+    `chunk_size` is an int (which may exceed the prompt), the chunks' lengths, or None for one pass. After
+    each pass `on_chunk(start, length)` is called. Any split gives the same cache and the same logits. On an
+    error the cache is as it was; ValueError names the numbers for a prompt that is empty, does not fit into
+    what is left of the cache or has ids outside the vocabulary, and for a bad split (see `chunk_lengths`).
+    """
+    strip = _strip(model, tokens, cache)
+    lengths = chunk_lengths(len(strip), chunk_size)
+    if len(strip) > cache.room:
+        raise ValueError(
+            f"the prompt has {len(strip)} tokens, the cache room for {cache.room} of {cache.max_len}"
+        )
+    begin, done = cache.length, 0
+    try:
+        for length in tqdm(lengths, desc="prefill", unit="chunk", disable=not progress):
+            last = done + length == len(strip)
+            logits = forward(model, strip[done : done + length], cache, emits=last)
+            if on_chunk is not None:
+                on_chunk(begin + done, length)
+            done += length
+    except BaseException:
+        cache.length = begin  # what was written beyond it is never read
+        raise
+    return logits[-1]
+
+
+def generate(
+    model: Transformer,
+    tokens: Tokens,
+    n: int,
+    *,
+    cache: KVCache | None = None,
+    chunk_size: int | Iterable[int] | None = None,
+    stop: Collection[int] = (),
+) -> list[int]:
+    """The next `n` tokens, each the most likely one; fewer if one of them is in `stop` (which is kept).
+
+    Prefills `tokens` in chunks first. The last token is returned without being cached, so n tokens need room
+    for len(tokens) + n − 1. Raises ValueError as `prefill` does, before the cache changes.
+    """
+    n = operator.index(n)
+    if n < 0:
+        raise ValueError(f"n is {n}: cannot generate fewer than 0 tokens")
+    needed = len(tokens) + max(n, 1) - 1
+    if cache is None:
+        cache = KVCache(model.config, max(needed, 1), dtype=model.dtype, device=model.device)
+    if needed > cache.room:
+        raise ValueError(
+            f"{len(tokens)} prompt tokens and {n} new ones need {needed} positions, there are {cache.room}"
+        )
+    logits = prefill(model, tokens, cache, chunk_size)
+    output: list[int] = []
+    while len(output) < n:
+        output.append(int(logits.argmax()))
+        if output[-1] in stop or len(output) == n:
+            break
+        logits = forward(model, torch.tensor(output[-1:], device=model.device), cache)[-1]
+    return output
+
+
+def forward(model: Transformer, strip: Tensor, cache: KVCache, *, emits: bool = True) -> Tensor:
+    """One pass over the next tokens of one sequence; the logits of the last are returned if it `emits`."""
+    with torch.inference_mode():
+        logits = model(strip, cache.window(len(strip), emits=emits))
+    cache.length += len(strip)
+    return logits.clone()  # made outside inference mode, an ordinary tensor that a reader may change
+
+
+def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
+    """The tokens as a checked strip `[T]` on the model's device."""
+    try:
+        strip = torch.as_tensor(tokens)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"the prompt is no sequence of token ids: {error}") from error
+    if strip.ndim != 1:
+        raise ValueError(f"tokens have the shape {list(strip.shape)}, one prompt [T] is needed")
+    if not len(strip):
+        raise ValueError("the prompt has 0 tokens, at least 1 is needed")
+    if strip.dtype == torch.bool or strip.is_floating_point() or strip.is_complex():
+        raise ValueError(f"tokens are {strip.dtype}, whole numbers are needed")
+    strip = strip.to(device=model.device, dtype=torch.long)
+    low, high = int(strip.min()), int(strip.max())
+    if low < 0 or high >= model.config.vocab_size:
+        wrong = low if low < 0 else high
+        raise ValueError(f"token id {wrong} is outside the vocabulary of {model.config.vocab_size}")
+    if (cache.dtype, cache.device) != (model.dtype, model.device):
+        raise ValueError(
+            f"the cache is {cache.dtype} on {cache.device}, the model {model.dtype} on {model.device}"
+        )
+    if cache.config != model.config:
+        raise ValueError("the cache was made for another model: their configs differ")
+    return strip

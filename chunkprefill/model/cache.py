@@ -1,0 +1,103 @@
+"""The KV cache of one sequence, and the window through which the model extends it by a chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chunkprefill.model.attention import backend_named
+from chunkprefill.model.config import Config
+
+
+class KVCache:
+    """Keys and values of up to `max_len` positions of one sequence, in every layer.
+
+    `length` says how many positions are filled. Whoever runs a forward pass advances it once, afterwards:
+    all layers of one pass write to the same positions. `backend` names the attention that reads the cache.
+    Raises ValueError for a `max_len` below 1 or beyond the positions that the model was made for.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        max_len: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        backend: str = "sdpa",
+    ) -> None:
+        if not 1 <= max_len <= config.max_positions:
+            raise ValueError(f"max_len is {max_len}; the model has positions for 1 to {config.max_positions}")
+        self.config = config
+        self.max_len = max_len
+        self.length = 0
+        self._attention = backend_named(backend)
+        # A head's positions lie side by side: what attention reads is one strip of memory a head.
+        shape = (config.n_layers, config.n_kv_heads, max_len, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, Hkv, max_len, D]
+        self.values = torch.zeros_like(self.keys)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys.device
+
+    @property
+    def room(self) -> int:
+        """Positions that are left."""
+        return self.max_len - self.length
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the keys and values cached so far."""
+        return self.config.kv_bytes(self.length, self.keys.element_size())
+
+    def kv(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The cached keys (after RoPE) and values of a layer, each `[length, Hkv, D]`; views, not copies."""
+        return self.read(layer, self.length)
+
+    def read(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of positions 0 to `end`, each `[end, Hkv, D]`."""
+        return self.keys[layer, :, :end].transpose(0, 1), self.values[layer, :, :end].transpose(0, 1)
+
+    def write(self, layer: int, start: int, k: Tensor, v: Tensor) -> None:
+        """Put k and v, each `[T, Hkv, D]`, at positions start to start + T."""
+        end = start + k.shape[0]
+        self.keys[layer, :, start:end] = k.transpose(0, 1)
+        self.values[layer, :, start:end] = v.transpose(0, 1)
+
+    def window(self, length: int, *, emits: bool = True) -> Window:
+        """The next `length` positions; with `emits`, the logits of the last one are wanted."""
+        if not 1 <= length <= self.room:
+            raise ValueError(
+                f"a window of {length} tokens; the cache has room for {self.room} of {self.max_len}"
+            )
+        return Window(self, self.length, length, emits)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What `Transformer.forward` sees of a cache: where the strip's tokens stand and whom they attend to."""
+
+    cache: KVCache
+    start: int
+    length: int
+    emits: bool
+
+    def positions(self) -> Tensor:
+        """Where each token of the strip stands, `[T]`, counted from the beginning of the sequence."""
+        return torch.arange(self.start, self.start + self.length, device=self.cache.device)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store the strip's k and v, `[T, Hkv, D]`, then let q, `[T, H, D]`, look back on all there is."""
+        self.cache.write(layer, self.start, k, v)
+        return self.cache._attention(q, *self.cache.read(layer, self.start + self.length))
+
+    def emit_rows(self) -> slice:
+        """The rows of the strip whose logits are wanted: the last, or none while the prompt is unfinished."""
+        return slice(self.length - self.emits, self.length)

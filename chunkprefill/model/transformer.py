@@ -1,0 +1,139 @@
+"""A decoder-only transformer that sees a flat strip of tokens; only `kv` knows whose tokens they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chunkprefill.model.attention import at_least_float32
+from chunkprefill.model.config import Config
+
+
+class KV(Protocol):
+    """What the model asks of a cache."""
+
+    def positions(self) -> Tensor:
+        """Where each token of the strip stands in its own sequence, `[T]`."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store k, v `[T, Hkv, D]`; return what each query of q, `[T, H, D]`, gathers from its sequence."""
+
+    def emit_rows(self) -> Tensor | slice:
+        """The rows of the strip whose logits are wanted."""
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last dimension; the squares are summed in at least float32."""
+    wide = F.rms_norm(x.to(at_least_float32(x.dtype)), weight.shape, eps=eps)
+    return wide.to(x.dtype) * weight
+
+
+def rope_frequencies(config: Config, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Radians a position for each pair of a head, `[D/2]`, with Llama 3's scaling where the model has it.
+
+    float32 where the model is not float64: the published models were trained with that rounding.
+    """
+    pairs = torch.arange(0, config.head_dim, 2, dtype=dtype, device=device) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**pairs
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = frequencies * (scaling.original_positions / (2 * math.pi))  # in the context it was trained on
+    ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequencies / scaling.factor, frequencies, ramp.clamp(0, 1))
+
+
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in place: turn the pairs (i, i + D/2) of x, `[T, heads, D]`, by angles given as `[T, 1, D/2]`."""
+    first, second = x.chunk(2, dim=-1)
+    before = first.clone()
+    first.mul_(cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).addcmul_(before, sin)
+    return x
+
+
+class Layer(nn.Module):
+    """Norm, attention, residual; norm, gated MLP, residual. Products that share an input are one product."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c = self.config = config
+        self.norm1 = nn.Parameter(torch.empty(c.d_model))
+        self.qkv = nn.Linear(c.d_model, c.d_q + 2 * c.d_kv, bias=c.qkv_bias)
+        self.q_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
+        self.k_norm = nn.Parameter(torch.empty(c.head_dim)) if c.qk_norm else None
+        self.out = nn.Linear(c.d_q, c.d_model, bias=c.o_bias)
+        self.norm2 = nn.Parameter(torch.empty(c.d_model))
+        self.gate_up = nn.Linear(c.d_model, 2 * c.d_ff, bias=c.mlp_bias)
+        self.down = nn.Linear(c.d_ff, c.d_model, bias=c.mlp_bias)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `[T, H, D]`, keys and values `[T, Hkv, D]` of x `[T, d_model]`; RoPE is applied."""
+        c = self.config
+        qkv = self.qkv(rms_norm(x, self.norm1, c.norm_eps)).unflatten(-1, (-1, c.head_dim))
+        q, k, v = qkv.split((c.n_heads, c.n_kv_heads, c.n_kv_heads), dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q.copy_(rms_norm(q, self.q_norm, c.norm_eps))
+            k.copy_(rms_norm(k, self.k_norm, c.norm_eps))
+        rotate_(qkv[:, : c.n_heads + c.n_kv_heads], cos, sin)  # q and k lie side by side
+        return q, k, v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual stream after the layer, of x, `[rows, d_model]`, and `attended`, `[rows, H, D]`."""
+        x = x + self.out(attended.flatten(1))
+        gate, up = self.gate_up(rms_norm(x, self.norm2, self.config.norm_eps)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate, inplace=True).mul_(up))
+
+
+class Transformer(nn.Module):
+    """Llama, SmolLM2, Qwen2, Qwen3 or Mistral, as `config` says; weights come from `model.weights`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        self.layers = cast(Sequence[Layer], nn.ModuleList(Layer(config) for _ in range(config.n_layers)))
+        self.norm = nn.Parameter(torch.empty(config.d_model))
+        self.head = self.embedding if config.tied else nn.Parameter(torch.empty_like(self.embedding))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def forward(self, tokens: Tensor, kv: KV) -> Tensor:
+        """Logits `[rows, vocab]`, in at least float32, of the rows that `kv` wants; tokens is a strip `[T]`.
+
+        Every layer hands its keys and values to `kv`. The cache's length is the caller's to advance, once.
+        """
+        x = self.embedding[tokens]  # [T, d_model]
+        cos, sin = self._angles(kv.positions())
+        for i, layer in enumerate(self.layers):
+            q, k, v = layer.project(x, cos, sin)
+            attended = kv.attend(i, q, k, v)  # [T, H, D]
+            if i == self.config.n_layers - 1:
+                # The last keys and values are stored: from here on a row is of use only if it emits a token.
+                rows = kv.emit_rows()
+                x, attended = x[rows], attended[rows]
+            x = layer.finish(x, attended)
+        return self._logits(rms_norm(x, self.norm, self.config.norm_eps))
+
+    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of RoPE's angles at these positions, each `[T, 1, D/2]`."""
+        wide = at_least_float32(self.dtype)
+        angles = positions[:, None, None] * rope_frequencies(self.config, wide, positions.device)
+        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x.dtype)
+        if x.is_cuda and x.dtype != wide:  # half-precision product, float32 sums, no wide copy of the head
+            return torch.mm(x, self.head.T, out_dtype=wide)
+        return F.linear(x.to(wide), self.head.to(wide))
