@@ -1,0 +1,241 @@
+"""Write `book/api.md` from the sources, without importing them: `python tools/api.py [--check]`.
+
+The names are those of the table `_PUBLIC` in `chunkprefill/__init__.py`, grouped by module; signatures and
+docstrings are read with `ast`, so that the page can be made where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "chunkprefill"
+PAGE = ROOT / "book/api.md"
+WIDTH = 72  # characters of a signature line; a phone scrolls the box, a desktop need not
+
+HEAD = """# The package, name by name
+
+<!-- Written by tools/api.py from the sources. Do not edit: change a docstring, then `make pages`. -->
+
+Everything below is reached as `import chunkprefill as cp`, then `cp.NAME`.
+A name is imported when it is first used, so the scheduler and the simulator start without torch.
+
+Shapes are in brackets: `T` tokens in one pass, `S` positions in the cache, `H` query heads, `Hkv` key/value heads,
+`D` numbers in a head, `L` layers. Times are in seconds, sizes in bytes, lengths in tokens.
+"""
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.Assign | ast.AnnAssign
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a public name is defined: its node, and the source lines around it."""
+
+    node: Definition
+    lines: list[str]
+
+    def comment(self, node: ast.stmt) -> str:
+        """The comment at the end of a statement's last line; it holds the unit."""
+        line = self.lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :]
+        return line.partition("#")[2].strip()
+
+
+def public_table(source: str) -> dict[str, list[str]]:
+    """`_PUBLIC` as {module: names}, read from the text of `chunkprefill/__init__.py`."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_PUBLIC":
+            return {module: names.split() for module, names in ast.literal_eval(node.value).items()}
+    raise ValueError("chunkprefill/__init__.py has no table _PUBLIC")
+
+
+def module_path(module: str) -> Path:
+    """The file of `module`, dotted and below the package."""
+    base = PACKAGE.joinpath(*module.split("."))
+    return base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
+
+
+def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> Found:
+    """The definition of `name`, followed through `from … import` where a package hands it on."""
+    path = module_path(module)
+    source = path.read_text("utf8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return Found(node, source.splitlines())
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and any(
+            getattr(t, "id", "") == name for t in targets
+        ):
+            return Found(node, source.splitlines())
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
+            here = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+            base = here[: len(here) - node.level + 1] if node.level else []
+            target = (
+                ".".join([*base, *(node.module or "").split(".")]).strip(".").removeprefix("chunkprefill.")
+            )
+            if target not in seen and module_path(target).is_file():
+                return find(target, name, seen=seen | {module})
+    raise ValueError(f"_PUBLIC names {module}.{name}, and {path.relative_to(ROOT)} does not define it")
+
+
+def signature(node: ast.FunctionDef, *, name: str = "", method: bool = False) -> str:
+    """`name(arguments) -> result`, one argument a line where one line is too long."""
+    args = ast.parse(ast.unparse(node.args).join(["def f(", "): pass"])).body[0]
+    assert isinstance(args, ast.FunctionDef)
+    if method and args.args.args:
+        args.args.args.pop(0)
+        args.args.defaults = args.args.defaults[-len(args.args.args) :] if args.args.args else []
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    inside = ast.unparse(args.args)
+    line = f"{name or node.name}({inside}){result}"
+    if len(line) <= WIDTH:
+        return line
+    parts = _split_arguments(inside)
+    return f"{name or node.name}(\n" + "".join(f"    {part},\n" for part in parts) + f"){result}"
+
+
+def _split_arguments(text: str) -> list[str]:
+    """The arguments of a call, split at the commas that are in no bracket and no string."""
+    parts, depth, quote, start = [], 0, "", 0
+    for i, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif character == "," and not depth:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [*parts, text[start:].strip()]
+
+
+def _escaped(text: str) -> str:
+    """`text` with its backticks kept and every other mark of MyST made harmless."""
+    spans = re.split(r"(``[^`]+``|`[^`\n]+`)", text)
+    return "".join(
+        "`" + span.strip("`") + "`" if i % 2 else re.sub(r"([\\*_\[\]<>${}|~#])", r"\\\1", span)
+        for i, span in enumerate(spans)
+    )
+
+
+def prose(docstring: str | None) -> str:
+    """A docstring as MyST: backticks stay code, `name: text` lines become a list, examples stay as they are."""
+    if not docstring:
+        return ""
+    blocks = []
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        lines = block.splitlines()
+        if all(line.startswith(("    ", ">>>")) for line in lines):
+            blocks.append("```text\n" + inspect.cleandoc("\n".join(["", *lines])) + "\n```")
+            continue
+        if re.match(r"\w[\w, ]*: +\S", lines[0]) and all(
+            re.match(r"\w[\w, ]*: +\S|  ", line) for line in lines
+        ):
+            items = re.sub(r"\n +", " ", "\n".join(lines)).splitlines()  # one argument a line
+            named = [item.partition(":") for item in items]
+            blocks.append("\n".join(f"- `{name}`: {_escaped(text.strip())}" for name, _, text in named))
+            continue
+        blocks.append(_escaped("\n".join(line.strip() for line in lines)))
+    return "\n\n".join(blocks)
+
+
+def is_dataclass(node: ast.ClassDef) -> bool:
+    """Whether a decorator makes `node` a dataclass."""
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def class_lines(found: Found, name: str) -> list[str]:
+    """A class as MyST: how it is made, its docstring, its public methods."""
+    node = found.node
+    assert isinstance(node, ast.ClassDef)
+    fields = [
+        n for n in node.body if isinstance(n, ast.AnnAssign) and not ast.unparse(n.target).startswith("_")
+    ]
+    methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    init = next((m for m in methods if m.name == "__init__"), None)
+    if init is not None:
+        code = signature(init, name=name, method=True).removesuffix(" -> None")
+    elif is_dataclass(node) or fields:
+        code = f"{name}(\n"
+        for field in fields:
+            if "ClassVar" in ast.unparse(field.annotation) or "init=False" in ast.unparse(field):
+                continue
+            default = f" = {ast.unparse(field.value)}" if field.value else ""
+            note = found.comment(field)
+            line = f"    {ast.unparse(field.target)}: {ast.unparse(field.annotation)}{default},"
+            code += line + (f"  # {note}" if note else "") + "\n"
+        code = code + ")" if code.count("\n") > 1 else f"{name}()"
+    else:
+        code = f"class {name}"
+    out = ["```python", code, "```", "", prose(ast.get_docstring(node)), ""]
+    for method in methods:
+        doc = ast.get_docstring(method)
+        if method.name.startswith("_") or not doc:
+            continue
+        decorators = {ast.unparse(d) for d in method.decorator_list}
+        title = (
+            method.name if decorators & {"property", "cached_property", "functools.cached_property"} else None
+        )
+        text = title or signature(method, method="staticmethod" not in decorators)
+        first, _, rest = prose(doc).partition("\n\n")
+        term = " ".join(text.split()).replace("( ", "(").replace(", )", ")")
+        out += [
+            f"`.{term}`",
+            f": {first}",
+            *("\n  " + part.replace("\n", "\n  ") for part in rest.split("\n\n") if rest),
+            "",
+        ]
+    return out
+
+
+def name_lines(module: str, name: str) -> list[str]:
+    """One public name as MyST."""
+    found = find(module, name)
+    node = found.node
+    out = [f"(api-{name})=", f"### `{name}`", ""]
+    if isinstance(node, ast.ClassDef):
+        return out + class_lines(found, name)
+    if isinstance(node, ast.FunctionDef):
+        return [*out, "```python", signature(node), "```", "", prose(ast.get_docstring(node)), ""]
+    return [*out, "```python", ast.unparse(node), "```", "", prose(found.comment(node)), ""]
+
+
+def page() -> str:
+    """The whole of `book/api.md`."""
+    table = public_table((PACKAGE / "__init__.py").read_text("utf8"))
+    out = [HEAD]
+    for module, names in table.items():
+        docstring = ast.get_docstring(ast.parse(module_path(module).read_text("utf8"))) or ""
+        summary = docstring.partition("\n")[0]
+        out += [f"## `chunkprefill.{module}`", "", prose(summary), ""]
+        for name in names:
+            out += name_lines(module, name)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).rstrip() + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="fail if the page is stale; write nothing")
+    text = page()
+    if parser.parse_args().check:
+        if PAGE.is_file() and PAGE.read_text("utf8") == text:
+            return 0
+        print("book/api.md is stale: run `make pages`", file=sys.stderr)
+        return 1
+    PAGE.write_text(text, encoding="utf8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
