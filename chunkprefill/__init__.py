@@ -20,6 +20,8 @@ __version__ = "0.1.0"
 # module -> the public names it holds; the table of contents of the package
 _PUBLIC = {
     "measure": "measured",
+    "analysis.style": "Canvas Picture Table picture",
+    "analysis.plots": "curve_picture filling_picture mask_picture share_picture",
     "model.config": "Config",
     "model.cache": "KVCache",
     "model.weights": "load_model",

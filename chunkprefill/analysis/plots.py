@@ -1,0 +1,247 @@
+"""Pictures of a chunk's mask, a filling cache, shares of a whole, measured curves. They only draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+from chunkprefill.analysis.style import COLOURS, LOOK, WIDTH, Canvas, Picture, Table, picture
+from chunkprefill.measure import measured
+
+
+def mask_picture(start: int, length: int, allowed: Sequence[Sequence[bool]] | None = None, *,
+                 caption: str = "", words: Sequence[str] = ()) -> Picture:  # fmt: skip
+    """Which cached positions each query of a chunk may look at: rows are queries, columns are keys.
+
+    start, length: the chunk covers positions [start, start + length)
+    allowed:       [length][start + length] booleans; default: the right mask, key j for query i where j <= i.
+                   Cells that differ from the right one are drawn as trouble.
+    words:         the tokens' texts, if the columns should show them
+    Raises ValueError for an empty chunk, a negative start, or a mask of another shape.
+    """
+    end = start + length
+    if start < 0 or length < 1:
+        raise ValueError(f"a chunk of {length} tokens at position {start} cannot be drawn")
+    right = [[j <= start + i for j in range(end)] for i in range(length)]
+    mask = right if allowed is None else [[bool(cell) for cell in row] for row in allowed]
+    if len(mask) != length or any(len(row) != end for row in mask):
+        raise ValueError(
+            f"the mask must be {length} rows of {end}, it is {len(mask)} rows of {set(map(len, mask))}"
+        )
+
+    left, top = 84.0, 58.0
+    cell = min(48.0, (WIDTH - left) / end)
+    canvas = Canvas(top + length * cell + 34)
+    if start:
+        canvas.text(left + start * cell / 2, 18, "in the cache", anchor="middle")
+    canvas.text(left + (start + length / 2) * cell, 18, "this chunk", anchor="middle", bold=True)
+    canvas.line(left + start * cell, 24, left + end * cell, 24, "prefill", width=4)
+    for j in range(end):
+        canvas.text(left + (j + 0.5) * cell, top - 8, words[j] if words else str(j), anchor="middle")
+    n_ahead = n_missing = 0
+    for i in range(length):
+        canvas.text(left - 10, top + (i + 0.5) * cell + 6, f"query {start + i}", anchor="end")
+        for j in range(end):
+            x, y, sees, may = left + j * cell + 1.5, top + i * cell + 1.5, mask[i][j], right[i][j]
+            fill = ("prefill" if may else "trouble") if sees else "none"
+            opacity = 0.55 if sees and may and j < start else 1.0
+            canvas.rect(x, y, cell - 3, cell - 3, fill, stroke="ink" if not sees else "none",
+                        opacity=opacity, radius=3, dash="" if sees == may else "4 3")  # fmt: skip
+            if sees != may:
+                n_ahead, n_missing = n_ahead + (not may), n_missing + may
+                mark = "×" if sees else "?"
+                canvas.text(x + cell / 2 - 1.5, y + cell / 2 + 5, mark, anchor="middle", bold=True,
+                            fill="#000" if sees else "ink")  # fmt: skip
+    n_seen = sum(map(sum, mask))
+    canvas.text(left, top + length * cell + 26, f"{n_seen} of {length * end} pairs are computed")
+    alt = (
+        f"Mask of a chunk of {length} queries at positions {start} to {end - 1}, over {end} keys. "
+        + " ".join(f"Query {start + i} sees {_spans(row)}." for i, row in enumerate(mask))
+        + (f" {n_ahead} cells look ahead of their query." if n_ahead else "")
+        + (f" {n_missing} cells are missing." if n_missing else "")
+    )
+    rows = [(start + i, _spans(row), sum(row)) for i, row in enumerate(mask)]
+    return canvas.picture(
+        alt=alt,
+        caption=caption
+        or f"Query i may look at keys 0 to i: all {start} cached ones and its own chunk up to itself.",
+        badge="counted",
+        table=Table(header=("query", "sees keys", "pairs"), rows=rows),
+    )
+
+
+def filling_picture(lengths: Sequence[int], step: int | None = None, *, caption: str = "",
+                    words: Sequence[str] = ()) -> Picture:  # fmt: skip
+    """A cache that fills: one row a forward pass, one cell a position.
+
+    lengths: tokens in each chunk, in order; step: passes done so far (default: all of them)
+    Raises ValueError for an empty or negative chunk, or a step that is not in 0..len(lengths).
+    """
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"chunk lengths must be at least 1, they are {list(lengths)}")
+    step = len(lengths) if step is None else step
+    if not 0 <= step <= len(lengths):
+        raise ValueError(f"step {step} of {len(lengths)} passes")
+    ends = list(accumulate(lengths))
+    n, n_rows = ends[-1], len(lengths)
+    left, top, tall = 78.0, 34.0, 40.0
+    cell = (WIDTH - left) / n
+    canvas = Canvas(top + n_rows * tall + 30)
+    every = 1 if cell >= 26 else 4 if cell >= 8 else 16
+    for j in range(0, n, every):
+        canvas.text(left + (j + 0.5) * cell, top - 10, words[j] if words else str(j), anchor="middle")
+    for k, (begin, end) in enumerate(pairwise([0, *ends])):
+        y = top + k * tall
+        canvas.text(left - 10, y + 25, f"pass {k + 1}", anchor="end", bold=k == step - 1)
+        if k >= step:
+            canvas.rect(left, y + 3, n * cell - 2, tall - 8, stroke="ink", dash="2 5", radius=3)
+            continue
+        # One box a position; where they would be hairlines, one box for each of the three stretches.
+        places = [(j, j + 1) for j in range(n)] if cell >= 14 else [(0, begin), (begin, end), (end, n)]
+        for a, b in places:
+            new, held = begin <= a < end, a < begin
+            if a == b:
+                continue
+            fill, low = "prefill" if new else "ink" if held else "none", 0 if new else 6
+            edge = "ink" if fill == "none" else "none"
+            canvas.rect(left + a * cell, y + 3 + low, (b - a) * cell - 2, tall - 8 - 2 * low, fill,
+                        opacity=1 if new else 0.3, stroke=edge, radius=2)  # fmt: skip
+        if (end - begin) * cell > 26:
+            canvas.text(
+                left + (begin + end) * cell / 2 - 1,
+                y + 26,
+                f"P{k + 1}",
+                anchor="middle",
+                fill="#fff",
+                bold=True,
+            )
+    done = ends[step - 1] if step else 0
+    canvas.text(left, top + n_rows * tall + 22, f"after pass {step}: {done} of {n} positions cached")
+    rows = [
+        (
+            k + 1,
+            f"{begin}–{end - 1}" if end - begin > 1 else f"{begin}",
+            begin,
+            end,
+            "yes" if end == n else "no",
+        )
+        for k, (begin, end) in enumerate(pairwise([0, *ends]))
+        if k < step
+    ]
+    said = " ".join(
+        f"Pass {k}: computes positions {span}, reads {held} cached, leaves {end}."
+        for k, span, held, end, _ in rows
+    )
+    return canvas.picture(
+        alt=f"A cache of {n} positions after {step} of {n_rows} passes. {said}".strip(),
+        caption=caption
+        or "Tall blue: computed in this pass. Low grey: already cached, read again. Empty: not known yet.",
+        badge="counted",
+        table=Table(header=("pass", "computes", "cached before", "after", "emits"), rows=rows)
+        if rows
+        else None,
+    )
+
+
+def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption: str, unit: str = "",
+                  badge: str = "counted", source: str = "", scale: str = "each") -> Picture:  # fmt: skip
+    """Horizontal bars cut into parts, each part labelled in or under its bar.
+
+    bars:  {row: {part: amount >= 0}}; parts take the house colours in turn, and a hatch of position, in order
+    scale: "each": every bar is as long as the page (shares); "all": lengths compare between rows
+    """
+    if scale not in ("each", "all"):
+        raise ValueError(f"scale {scale!r} is unknown; choose each or all")
+    names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
+    fills = dict(zip(names, ("prefill", "decode", "scheduling", "recompute", "trouble")))
+    totals = {row: sum(parts.values()) for row, parts in bars.items()}
+    longest = max(totals.values())
+    tall, top = 74.0, 8.0 + 26 * len(names)
+    canvas = Canvas(top + tall * len(bars))
+    for k, name in enumerate(names):  # a key above the bars: part names are too long to sit inside
+        canvas.rect(0, 26 * k, 18, 18, fills[name], radius=3)
+        canvas.text(26, 26 * k + 15, name)
+    for k, (row, parts) in enumerate(bars.items()):
+        y, x = top + k * tall, 0.0
+        canvas.text(0, y + 22, row, bold=True)
+        canvas.text(WIDTH, y + 22, f"{_short(totals[row])} {unit}".strip(), anchor="end")
+        for name, amount in parts.items():
+            wide = WIDTH * amount / (totals[row] if scale == "each" else longest)
+            canvas.rect(x, y + 32, max(wide - 1.5, 0.5), 30, fills[name], radius=2)
+            if wide > 52:
+                ink = "#fff" if fills[name] == "prefill" else "#000"
+                canvas.text(x + wide / 2, y + 53, f"{amount / totals[row]:.0%}", anchor="middle", fill=ink)
+            x += wide
+    rows = [(row, *(_short(parts.get(name, 0)) for name in names)) for row, parts in bars.items()]
+    table = Table(header=("", *(f"{name}, {unit}" if unit else name for name in names)), rows=rows)
+    return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
+
+
+Points = tuple[Sequence[float], Sequence[float]]  # x, y
+
+
+def curve_picture(series: Mapping[str, Points], *, x_label: str, y_label: str, alt: str,
+                  caption: str, title: str = "", badge: str = "measured", source: str = "",
+                  unit: str = "", log_x: bool = True, log_y: bool = False, height: int = 300) -> Picture:  # fmt: skip
+    """Lines of measured points, each named at its end.
+
+    series: {name: (x, y)}; markers and dashes differ as well as colours. Units belong in the labels.
+    unit:   of y, as `measured` takes it, for the table of a measured picture
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    with matplotlib.rc_context(LOOK):
+        fig = Figure(figsize=(WIDTH / 100, height / 100), layout="constrained")
+        ax = fig.add_subplot()
+        looks = zip(COLOURS.values(), "os^Dv", ("-", "--", ":", "-.", "-"))
+        for (name, (x, y)), (colour, marker, dash) in zip(series.items(), looks):
+            ax.plot(x, y, dash, color=colour, marker=marker)
+            where = max(range(len(x)), key=lambda i: x[i])
+            if len(series) > 1:
+                ax.annotate(name, (x[where], y[where]), (-4, 9), textcoords="offset points", ha="right")
+        xs = sorted({value for x, _ in series.values() for value in x})
+        if log_x:
+            ax.set_xscale("log", base=2)
+        if log_y:
+            ax.set_yscale("log", base=2)
+            ax.yaxis.set_minor_locator(NullLocator())
+        else:
+            ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(FixedLocator(xs if len(xs) <= 7 else xs[:: -(-len(xs) // 7)]))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        ax.margins(x=0.06, y=0.16)
+        ax.set_xlabel(x_label)
+        ax.set_title(f"{title}\n{y_label}" if title else y_label, fontweight="normal")
+        table = [[dict(zip(*points)).get(value) for points in series.values()] for value in xs]
+        rows = [
+            (
+                _short(x),
+                *(measured(y, unit) if badge == "measured" and y is not None else _short(y) for y in ys),
+            )
+            for x, ys in zip(xs, table)
+        ]
+        return picture(fig, alt=alt, caption=caption, badge=badge, source=source,
+                       table=Table(header=(x_label, *series), rows=rows))  # fmt: skip
+
+
+def _spans(row: Sequence[bool]) -> str:
+    """`0–3, 5`: the true places of a row, as ranges."""
+    places = [j for j, sees in enumerate(row) if sees]
+    spans: list[list[int]] = []
+    for j in places:
+        if spans and j == spans[-1][1] + 1:
+            spans[-1][1] = j
+        else:
+            spans.append([j, j])
+    return ", ".join(f"{a}–{b}" if b > a else f"{a}" for a, b in spans) or "nothing"
+
+
+def _short(value: float | None) -> str:
+    """Three figures, thousands set apart; a dash where there is nothing."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
