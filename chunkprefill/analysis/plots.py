@@ -182,7 +182,8 @@ Points = tuple[Sequence[float], Sequence[float]]  # x, y
 
 def curve_picture(series: Mapping[str, Points], *, x_label: str, y_label: str, alt: str,
                   caption: str, title: str = "", badge: str = "measured", source: str = "",
-                  unit: str = "", log_x: bool = True, log_y: bool = False, height: int = 300) -> Picture:  # fmt: skip
+                  unit: str = "", log_x: bool = True, log_y: bool = False,
+                  height: int = 300) -> Picture:  # fmt: skip
     """Lines of measured points, each named at its end.
 
     series: {name: (x, y)}; markers and dashes differ as well as colours. Units belong in the labels.
