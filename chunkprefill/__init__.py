@@ -26,12 +26,16 @@ _PUBLIC = {
     "model.cache": "KVCache",
     "model.weights": "load_model",
     "engine": "generate prefill",
+    "exercises": "Choice Exercise Feedback Option recall",
 }
+_ROOMS = ("exercises", "evidence")  # `cp.exercises.chunk_mask`, `cp.evidence.same_cache`: names by the room
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (every entry is a str)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"chunkprefill.{name}")
     if name not in _HOME:
         there = ", ".join(sorted(_HOME))
         raise AttributeError(f"module 'chunkprefill' has no attribute {name!r}; it has {there}")

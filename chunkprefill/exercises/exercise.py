@@ -1,0 +1,223 @@
+"""A programming exercise that runs the reader's function against rules and an oracle, on fresh cases."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from chunkprefill.exercises.choice import Choice, Option
+from chunkprefill.exercises.feedback import Feedback, code_block, element, fold, inline
+from chunkprefill.exercises.running import Outcome, Plain, Program, attempt
+
+Case = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An answer that people really give: it passes the prompt's example, and its hint says what it overlooks."""
+
+    program: Program
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """A function to write. Everything about it stands in one file; `check` does the rest.
+
+    id, title:  unique in the book; a few words
+    prompt:     what to write, in words, with the names and shapes of the arguments
+    name:       the function's name; `starter` is the cell that the reader fills in
+    example:    the cases that the prompt shows; each of `wrong` passes them
+    cases:      cases(rng) gives cases, the small ones all, the large ones drawn; `size` orders them
+    run:        run(program, case) calls it and returns what is judged; it makes fresh inputs for each call
+    judge:      judge(case, value) names the first rule broken, or returns "" (rules first, oracle last)
+    want:       want(case) is the value that a right program gives, for pictures and comparison
+    picture:    picture(case, value) draws a value (an inline `<svg>`), beside the right one if they differ
+    show:       show(case) writes a case as the call that it is
+    solution, wrong, hints: a right program, three wrong ones or more, three hints from faint to plain
+    minutes, level: how long it takes; Bloom's level
+    """
+
+    id: str
+    title: str
+    name: str
+    prompt: str
+    starter: str
+    example: tuple[Case, ...]
+    cases: Callable[[random.Random], Iterable[Case]]
+    run: Callable[[Program, Case], Any]
+    want: Callable[[Case], Plain]
+    judge: Callable[[Case, Plain], str]
+    picture: Callable[[Case, Plain], str]
+    show: Callable[[Case], str]
+    solution: Program
+    wrong: tuple[Wrong, ...]
+    hints: tuple[str, str, str]
+    minutes: int = 5
+    level: str = "apply"
+    size: Callable[[Case], float] = field(
+        default=lambda case: sum(v for v in case.values() if isinstance(v, int))
+    )
+
+    def check(self, program: Program | Any, *, seed: int | None = None, seconds: float = 5.0) -> Feedback:
+        """Run `program` on the example and on fresh cases; say what is wrong, on the smallest case that fails.
+
+        seed:    of the drawn cases; None draws new ones each time
+        seconds: the time that all calls may take together
+
+        An exercise that is not attempted (`...`, None, NotImplementedError, nothing returned) is not an error.
+        Never raises for anything that `program` is or does.
+        """
+        if program is None or program is ...:
+            return Feedback(ok=None, message=f"Write `{self.name}` first.")
+        if not callable(program):
+            return Feedback(
+                ok=False, message=f"`{self.name}` should be a function; this is a {type(program).__name__}."
+            )
+        first = self.outcome(program, self.example[0], seconds=seconds)
+        if first.untried or (not first.trouble and self._nothing(first.value)):
+            return Feedback(
+                ok=None,
+                message=f"`{self.name}` returns nothing yet. (Written already? Then look for a missing `return`.)",
+            )
+        tried = self._cases(seed)
+        outcomes: list[Outcome] = []
+        for case in tried:
+            outcomes.append(self.outcome(program, case, seconds=seconds))
+            if broken := self.broken(case, outcomes[-1]):
+                return self._failed(program, case, outcomes[-1], broken, tried, seconds)
+        return Feedback(ok=True, message=f"`{self.name}` keeps every rule in all {len(tried)} cases tried.")
+
+    def outcome(self, program: Program, case: Case, *, seconds: float = 2.0) -> Outcome:
+        """What `program` makes of one case."""
+        return attempt(lambda: self.run(program, case), seconds=seconds)
+
+    def broken(self, case: Case, outcome: Outcome) -> str:
+        """The first rule that an outcome breaks, or ""."""
+        if outcome.trouble:
+            return outcome.trouble.rstrip(".")
+        try:
+            return self.judge(case, outcome.value)
+        except (
+            TypeError,
+            ValueError,
+            IndexError,
+            KeyError,
+            AttributeError,
+        ):  # not the kind of answer judged here
+            return f"it returned `{_short(outcome.value)}`, where `{_short(self.want(case))}` is right"
+
+    def diagnose(self, program: Program, *, seed: int | None = None, seconds: float = 2.0) -> Wrong | None:
+        """The known wrong answer that does the same as `program` in every case; None if none does."""
+        return self._same_as(program, self._cases(seed), seconds)
+
+    def twin(self, case: Case, guilty: int = 0) -> Choice:
+        """The exercise as a question for a page: which of these wrong programs made this picture?
+
+        Built by running them on `case`: raises ValueError unless the picture belongs to one program alone.
+        """
+        values = [self.outcome(wrong.program, case) for wrong in self.wrong]
+        same = [i for i, value in enumerate(values) if value == values[guilty]]
+        if same != [guilty] or not self.broken(case, values[guilty]):
+            raise ValueError(
+                f"{self.id}: on {self.show(case)} the picture of {guilty} fits the programs {same}"
+            )
+        options = tuple(
+            Option(
+                "abcdefgh"[i],
+                f"Program {'ABCDEFGH'[i]}",
+                self._reply(i == guilty, wrong.hint, case, value),
+                i == guilty,
+                self.source(wrong.program),
+            )  # fmt: skip
+            for i, (wrong, value) in enumerate(zip(self.wrong, values))
+        )
+        prompt = f"None of these programs is right. Which one drew the picture, for {self.show(case)}?"
+        return Choice(
+            id=f"{self.id}-twin", prompt=prompt, options=options, picture=self._drawn(case, values[guilty])
+        )
+
+    def source(self, program: Program) -> str:
+        """The text of a program, under the exercise's own name and without the line that says why it is wrong."""
+        text = textwrap.dedent(inspect.getsource(program))
+        text = re.sub(r"^def \w+", f"def {self.name}", text, count=1)
+        return re.sub(r'\n +""".*?"""', "", text, count=1, flags=re.S)
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.minutes} min, {self.level})\n{self.prompt}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = (
+            f'<p class="cp-ask">{inline(self.title)} <small>({self.minutes} min · {self.level})</small></p>'
+        )
+        examples = "".join(
+            f"<p>Example: {inline(self.show(case))} gives <code>{inline(_short(self.want(case)))}</code></p>"
+            for case in self.example
+        )
+        nested = ""
+        for i, hint in reversed(list(enumerate(self.hints, 1))):
+            nested = fold(f"Hint {i} of 3", f"<p>{inline(hint)}</p>{nested}")
+        answer = fold("Solution", code_block(self.source(self.solution)))
+        return element(
+            f"{head}<p>{inline(self.prompt)}</p>{examples}{nested}{answer}",
+            kind="exercise",
+            id=f"cp-{self.id}",
+        )
+
+    def _cases(self, seed: int | None) -> list[Case]:
+        drawn = sorted(self.cases(random.Random(seed)), key=self.size)
+        return [*self.example, *drawn]
+
+    def _failed(
+        self, program: Program, case: Case, got: Outcome, broken: str, tried: list[Case], seconds: float
+    ) -> Feedback:
+        known = None if got.kind == "Late" else self._same_as(program, tried, seconds)
+        end = "" if broken[-1] in ".?!" else "."
+        message = f"{known.hint} Here {broken}{end}" if known else f"{broken[:1].upper()}{broken[1:]}{end}"
+        if got.printed:
+            message += f" It printed `{_short(got.printed.strip())}`."
+        return Feedback(ok=False, message=message, case=self.show(case), picture=self._drawn(case, got))
+
+    def _same_as(self, program: Program, cases: list[Case], seconds: float) -> Wrong | None:
+        """Compare what programs do, never how they are written; a program that dawdles is not compared further."""
+        alike = list(self.wrong)
+        for case in cases:
+            got = self.outcome(program, case, seconds=seconds)
+            if got.kind == "Late":
+                return None
+            alike = [w for w in alike if _alike(got, self.outcome(w.program, case))]
+            if not alike:
+                return None
+        return alike[0]
+
+    def _drawn(self, case: Case, outcome: Outcome) -> str:
+        if outcome.trouble:
+            return ""
+        try:
+            return self.picture(case, outcome.value)
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError):
+            return ""  # too odd an answer to draw; the words are enough
+
+    def _reply(self, guilty: bool, hint: str, case: Case, outcome: Outcome) -> str:
+        return hint if guilty else f"Not this one: {hint[:1].lower()}{hint[1:]} Its picture looks different."
+
+    @staticmethod
+    def _nothing(value: Plain) -> bool:
+        return value is None or (isinstance(value, dict) and value.get("returned", 0) is None)
+
+
+def _alike(a: Outcome, b: Outcome) -> bool:
+    """Same value, or the same kind of failure."""
+    return (a.kind == b.kind) if (a.kind or b.kind) else (repr(a.value) == repr(b.value))
+
+
+def _short(value: Plain) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 90 else text[:87] + "…"
