@@ -52,7 +52,8 @@ def attention_sentence() -> str:
     best = max(range(len(WORDS)), key=shares.__getitem__)
     return (
         f"*{WORDS[LAST]}* asks with the query ({QUERY[0]:g}, {QUERY[1]:g}). "
-        f"It fits the key of *{WORDS[best]}* best, so {shares[best]:.0%} of what it takes home is the value of *{WORDS[best]}*. "
+        f"It fits the key of *{WORDS[best]}* best, "
+        f"so {shares[best]:.0%} of what it takes home is the value of *{WORDS[best]}*. "
         f"The mix is ({mixed[0]:.2f}, {mixed[1]:.2f})."
     )
 
