@@ -96,6 +96,7 @@ PARTS = {
     "saved": lambda: saved_picture()._repr_html_(),
     "filling": lambda: filling_picture(
         [5, 1, 1, 1],
+        n_prompt=5,
         words=("p", "p", "p", "p", "p", "w", "w", "w"),
         caption="p: a token of the prompt. w: one that the model wrote. Pass 1 prefills, the rest decode.",
     )._repr_html_(),

@@ -71,10 +71,12 @@ def mask_picture(start: int, length: int, allowed: Sequence[Sequence[bool]] | No
 
 
 def filling_picture(lengths: Sequence[int], step: int | None = None, *, caption: str = "",
-                    words: Sequence[str] = ()) -> Picture:  # fmt: skip
+                    words: Sequence[str] = (), n_prompt: int | None = None) -> Picture:  # fmt: skip
     """A cache that fills: one row a forward pass, one cell a position.
 
-    lengths: tokens in each chunk, in order; step: passes done so far (default: all of them)
+    lengths:  tokens in each chunk, in order; step: passes done so far (default: all of them)
+    words:    the tokens' texts, for the columns
+    n_prompt: tokens of the prompt; what comes after them was decoded (default: all are the prompt's)
     Raises ValueError for an empty or negative chunk, or a step that is not in 0..len(lengths).
     """
     if not lengths or min(lengths) < 1:
@@ -97,24 +99,20 @@ def filling_picture(lengths: Sequence[int], step: int | None = None, *, caption:
             canvas.rect(left, y + 3, n * cell - 2, tall - 8, stroke="ink", dash="2 5", radius=3)
             continue
         # One box a position; where they would be hairlines, one box for each of the three stretches.
+        kind = "prefill" if n_prompt is None or begin < n_prompt else "decode"
         places = [(j, j + 1) for j in range(n)] if cell >= 14 else [(0, begin), (begin, end), (end, n)]
         for a, b in places:
             new, held = begin <= a < end, a < begin
             if a == b:
                 continue
-            fill, low = "prefill" if new else "ink" if held else "none", 0 if new else 6
+            fill, low = kind if new else "ink" if held else "none", 0 if new else 6
             edge = "ink" if fill == "none" else "none"
             canvas.rect(left + a * cell, y + 3 + low, (b - a) * cell - 2, tall - 8 - 2 * low, fill,
                         opacity=1 if new else 0.3, stroke=edge, radius=2)  # fmt: skip
         if (end - begin) * cell > 26:
-            canvas.text(
-                left + (begin + end) * cell / 2 - 1,
-                y + 26,
-                f"P{k + 1}",
-                anchor="middle",
-                fill="#fff",
-                bold=True,
-            )
+            name, ink = (f"P{k + 1}", "#fff") if kind == "prefill" else ("D", "#000")
+            middle = left + (begin + end) * cell / 2 - 1
+            canvas.text(middle, y + 26, name, anchor="middle", fill=ink, bold=True)
     done = ends[step - 1] if step else 0
     canvas.text(left, top + n_rows * tall + 22, f"after pass {step}: {done} of {n} positions cached")
     rows = [

@@ -87,7 +87,7 @@ class Table:
         )
         return (
             '<div class="cp-table" style="overflow-x:auto" role="group" tabindex="0" '
-            f'aria-label="{escape(self.caption or "table")}"><table>{caption}'
+            f'aria-label="{escape(self.caption or "table")}"><table class="table">{caption}'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
 
@@ -140,7 +140,7 @@ class Picture:
         return (
             f'<figure class="cp-figure" style="margin:1em 0;max-width:{self.width * 1.15:.0f}px">'
             f"{self.image()}"
-            f'<figcaption><span class="cp-badge cp-badge-{self.badge}">{escape(self.badge_text)}</span> '
+            f'<figcaption style="color:inherit;text-align:start"><span class="cp-badge cp-badge-{self.badge}">{escape(self.badge_text)}</span> '
             f"{escape(self.caption)}</figcaption>{table}</figure>"
         )
 
