@@ -1,0 +1,271 @@
+"""Execute the notebooks and save them in normal form; check what is committed.
+
+    python tools/notebooks.py execute [PATH...]    run, normalise, replace (default: every notebook)
+    python tools/notebooks.py check [PATH...]      find what nbval does not see; change nothing
+
+Normal form: a second run differs in measured numbers alone. Ids that Jupyter draws at random, times of
+execution and the machine's own metadata are replaced by what follows from the notebook's text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from lint_notebooks import lint
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+TIMEOUT = 600  # seconds a cell may take
+
+# What stays of a notebook's and a cell's metadata; all the rest is what an editor left behind.
+KEEP_NOTEBOOK = {"widgets", "mystnb", "myst", "html_meta", "substitutions", "orphan", "title"}
+KEEP_CELL = {"tags", "mystnb", "jupyter", "editable", "deletable"}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py"},
+    "accelerator": "GPU",  # asked for, never needed
+    "colab": {"gpuType": "T4", "provenance": []},
+}
+
+HAND_WRITTEN = re.compile(r"(?![0-9a-f]{8}(-|$))[a-z][a-z0-9]*(-[a-z0-9]+)*")  # a name, not 8 hex digits
+UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+
+
+class NotebookError(Exception):
+    """What is wrong with one notebook, in words for whoever ran the command."""
+
+
+# --- execute ------------------------------------------------------------------------------------------
+
+
+def execute(path: Path, *, python: str = sys.executable, tick: Callable[[], object] = int) -> NotebookNode:
+    """The notebook at `path`, run from its top in a fresh kernel of `python`, widget state included.
+
+    The file is not touched. `tick` is called after each code cell. Raises NotebookError naming the cell.
+    """
+    notebook = read(path)
+    notebook.metadata.pop("widgets", None)
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+
+    class Kernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:  # this very Python, whatever kernels are registered here
+            command = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+    begun: list[int] = [0]  # indices, the last one running
+    with tempfile.TemporaryDirectory() as profile:
+        client = NotebookClient(
+            notebook,
+            timeout=TIMEOUT,
+            kernel_manager_class=Kernel,
+            extra_arguments=["--HistoryManager.hist_file=:memory:", "--IPKernelApp.log_level=40"],
+            resources={"metadata": {"path": str(path.parent)}},
+            store_widget_state=True,
+            coalesce_streams=True,
+            on_cell_start=lambda cell, cell_index: begun.append(cell_index),
+            on_cell_executed=lambda cell, cell_index, execute_reply: tick(),
+        )
+        try:
+            client.execute(env=kernel_environment(profile))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise NotebookError(_failure(path, notebook.cells[begun[-1]], begun[-1], error)) from None
+    return notebook
+
+
+def kernel_environment(profile: str) -> dict[str, str]:
+    """This process's, with this checkout importable, no progress bars and no settings of the user's own."""
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1"}
+    return os.environ | quiet | {"PYTHONPATH": search, "IPYTHONDIR": profile}
+
+
+def _failure(path: Path, cell: NotebookNode, index: int, error: Exception) -> str:
+    """Which cell stopped the run and why: the end of its traceback, and its source."""
+    raised = [output for output in cell.outputs if output.output_type == "error"]
+    if raised:
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(raised[0].traceback)).splitlines()[-12:]
+        why = "\n".join([f"{raised[0].ename}: {raised[0].evalue}", *(f"  | {line}" for line in trace)])
+    else:  # a timeout, or a kernel that died
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    source = "\n".join(f"    {line}" for line in cell.source.splitlines()[:12])
+    return f"{shown(path)}, cell {index} ({cell.id}) failed: {why}\n  the cell:\n{source}"
+
+
+# --- normal form --------------------------------------------------------------------------------------
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """A copy in normal form; of a copy in normal form, the same again."""
+    notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    kept = {key: value for key, value in notebook.metadata.items() if key in KEEP_NOTEBOOK}
+    notebook.metadata = nbformat.from_dict({**kept, **METADATA})
+    taken: set[str] = set()
+    for cell in notebook.cells:
+        cell.source = cell.source.strip("\n")
+        cell.id = _cell_id(cell, taken)
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in KEEP_CELL and value}
+    for cell in code_cells(notebook):
+        cell.outputs = _merge_streams(cell.outputs)
+        for output in cell.outputs:
+            output.pop("transient", None)
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
+    return _rename(notebook, {**_widget_names(notebook), **_uuid_names(notebook)})
+
+
+def to_text(notebook: NotebookNode) -> str:
+    """The bytes of the file: what nbformat writes, keys sorted, one newline at the end."""
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def _cell_id(cell: NotebookNode, taken: set[str]) -> str:
+    """The id that a person gave, else a hash of what the cell says; a number makes a second one unique."""
+    name = str(cell.get("id", ""))
+    if not HAND_WRITTEN.fullmatch(name):
+        name = hashlib.sha256(f"{cell.cell_type}:{cell.source}".encode()).hexdigest()[:8]
+    unique, n = name, 2
+    while unique in taken:
+        unique, n = f"{name}-{n}", n + 1
+    taken.add(unique)
+    return unique
+
+
+def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """One stream of each name: how a kernel cuts its prints into messages depends on time."""
+    merged: list[NotebookNode] = []
+    streams: dict[str, NotebookNode] = {}
+    for output in outputs:
+        if output.output_type == "stream" and output.name in streams:
+            streams[output.name].text += output.text
+            continue
+        if output.output_type == "stream":
+            streams[output.name] = output
+        merged.append(output)
+    return merged
+
+
+def _widget_names(notebook: NotebookNode) -> dict[str, str]:
+    """Widget models by the order in which they were made."""
+    state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    return {model: f"{n:032x}" for n, model in enumerate(state)}
+
+
+def _uuid_names(notebook: NotebookNode) -> dict[str, str]:
+    """Ids of the form that libraries draw at random, by the order in which the outputs name them."""
+    text = json.dumps([cell.outputs for cell in code_cells(notebook)])
+    found = dict.fromkeys(UUID.findall(text))
+    return {name: f"{0:08x}-0000-0000-0000-{n:012x}" for n, name in enumerate(found)}
+
+
+def _rename(notebook: NotebookNode, names: dict[str, str]) -> NotebookNode:
+    """Every id replaced wherever it stands: as a key, as a reference, inside HTML."""
+    if not names:
+        return notebook
+    pattern = re.compile("|".join(map(re.escape, names)))
+    text = pattern.sub(lambda found: names[found[0]], json.dumps(notebook))
+    return nbformat.from_dict(json.loads(text))
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+
+def all_notebooks() -> list[Path]:
+    """Every notebook of the course, in the order of the book."""
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def read(path: Path) -> NotebookNode:
+    """The notebook, in format 4. Raises NotebookError for what is none."""
+    try:
+        return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise NotebookError(f"{shown(path)} is no notebook: {str(error).splitlines()[0]}") from None
+
+
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Replace the file in one step: a killed run leaves the old one. Raises if the result is not valid."""
+    nbformat.validate(notebook)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(to_text(notebook), encoding="utf-8")
+    partial.replace(path)
+
+
+def shown(path: Path) -> str:
+    """As a person would name it: from the root of the checkout."""
+    path = path.resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+# --- commands -----------------------------------------------------------------------------------------
+
+
+def execute_all(paths: list[Path]) -> int:
+    """Run and replace each; go on after a failure, and say so at the end."""
+    failures = []
+    for path in paths:
+        try:
+            n_cells, start = len(code_cells(read(path))), time.monotonic()
+            with tqdm(total=n_cells, desc=path.stem, unit="cell", leave=False) as bar:
+                notebook = execute(path, tick=bar.update)
+            write(path, normalise(notebook))
+            print(f"{shown(path)}: {n_cells} cells in {time.monotonic() - start:.0f} s")
+        except NotebookError as error:
+            failures.append(path)
+            print(f"{error}\n  {shown(path)} is as it was.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def check_all(paths: list[Path]) -> int:
+    """Print every finding; 0 if there is none."""
+    findings: list[str] = []
+    for path in paths:
+        try:
+            notebook = read(path)
+        except NotebookError as error:
+            findings.append(str(error))
+            continue
+        here = [f"{shown(path)}, {finding}" for finding in lint(notebook)]
+        if path.read_text(encoding="utf-8") != to_text(normalise(notebook)):
+            here.append(f"{shown(path)} is not in normal form: run `make notebooks`")
+        findings += here
+    print("\n".join(findings) or f"{len(paths)} notebooks: nothing found")
+    return 1 if findings else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("execute", "check"))
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: notebooks/*.ipynb")
+    args: Any = parser.parse_args(argv)
+    paths = args.paths or all_notebooks()
+    return execute_all(paths) if args.command == "execute" else check_all(paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
