@@ -140,7 +140,8 @@ class Picture:
         return (
             f'<figure class="cp-figure" style="margin:1em 0;max-width:{self.width * 1.15:.0f}px">'
             f"{self.image()}"
-            f'<figcaption style="color:inherit;text-align:start"><span class="cp-badge cp-badge-{self.badge}">{escape(self.badge_text)}</span> '
+            '<figcaption style="color:inherit;text-align:start">'
+            f'<span class="cp-badge cp-badge-{self.badge}">{escape(self.badge_text)}</span> '
             f"{escape(self.caption)}</figcaption>{table}</figure>"
         )
 

@@ -34,7 +34,7 @@ def test_a_picture_is_well_formed_named_captioned_and_badged(name):
     assert root.attrib["role"] == "img" and root.attrib["aria-label"] == made.alt
     html = made._repr_html_()
     ET.fromstring(html.replace(" data-measured", ""))  # every tag closed, every attribute quoted
-    assert made.caption.split("&")[0] in html and made.badge_text in html and "<table>" in html
+    assert made.caption.split("&")[0] in html and made.badge_text in html and "</table>" in html
 
 
 @pytest.mark.parametrize("name", PICTURES)
