@@ -25,6 +25,7 @@ _PUBLIC = {
     "model.config": "Config",
     "model.cache": "KVCache",
     "model.weights": "load_model",
+    "model.tokenizer": "load_tokenizer",
     "engine": "generate prefill",
     "exercises": "Choice Exercise Feedback Option recall",
 }

