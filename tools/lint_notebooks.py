@@ -102,7 +102,7 @@ def _paths(text: str) -> Iterator[str]:
         yield f"an absolute path, {path}"
 
 
-VOID = frozenset("area br col embed hr img input link meta source track wbr".split())
+VOID = {"area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
 class _Pictures(HTMLParser):
@@ -162,7 +162,7 @@ def _metadata(notebook: NotebookNode) -> Iterator[str]:
     """Every view has its state, every reference its model, every picture inside a widget its words."""
     widgets = notebook.metadata.get("widgets", {})
     if widgets and "state" not in widgets.get(STATE, {}):
-        yield "metadata.widgets without `state`, as Colab saves it (nbconvert dies of it): run `make notebooks`"
+        yield "metadata.widgets without `state`, as Colab saves it, kills nbconvert: run `make notebooks`"
     state = widgets.get(STATE, {}).get("state", {})
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
