@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
@@ -172,6 +173,41 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
             x += wide
     rows = [(row, *(_short(parts.get(name, 0)) for name in names)) for row, parts in bars.items()]
     table = Table(header=("", *(f"{name}, {unit}" if unit else name for name in names)), rows=rows)
+    return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
+
+
+def passes_picture(rows: Mapping[str, Sequence[float]], *, alt: str, caption: str, unit: str = "s",
+                   badge: str = "measured", source: str = "") -> Picture:  # fmt: skip
+    """Forward passes to scale: one bar a row, one box a pass, as wide as it took.
+
+    rows: {name: seconds of each pass, in order}, all from 0; widths compare between rows
+    """
+    totals = {name: sum(times) for name, times in rows.items()}
+    longest, tall = max(totals.values()), 70.0
+    canvas = Canvas(tall * len(rows) + 44)
+    for k, (name, times) in enumerate(rows.items()):
+        x, y = 0.0, tall * k
+        canvas.text(0, y + 20, name, bold=True)
+        canvas.text(WIDTH, y + 20, measured(totals[name], unit), anchor="end")
+        for i, seconds in enumerate(times):
+            wide = WIDTH * seconds / longest
+            canvas.rect(x, y + 29, max(wide - 1.5, 0.5), 30, "prefill", radius=2)
+            if wide > 34:
+                canvas.text(x + wide / 2, y + 50, f"P{i + 1}", anchor="middle", fill="#fff")
+            x += wide
+    y = tall * len(rows) + 4
+    canvas.line(0, y, WIDTH, y, width=1)
+    step = 10 ** math.floor(math.log10(longest))
+    step = next(s for s in (step / 5, step / 2, step, 2 * step) if longest / s <= 6)
+    for tick in range(int(longest / step) + 1):
+        x = WIDTH * tick * step / longest
+        canvas.line(x, y, x, y + 5, width=1)
+        canvas.text(min(max(x, 5), WIDTH - 12), y + 24, f"{tick * step:g}", anchor="middle")
+    canvas.text(WIDTH, y + 40, f"time, {unit}", anchor="end")
+    table = Table(
+        header=("", "passes", "all", "the longest"),
+        rows=[(n, len(t), measured(totals[n], unit), measured(max(t), unit)) for n, t in rows.items()],
+    )
     return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
 
 

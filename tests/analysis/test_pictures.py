@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkprefill.analysis.plots import curve_picture, filling_picture, mask_picture, share_picture
+from chunkprefill.analysis.plots import (
+    curve_picture,
+    filling_picture,
+    mask_picture,
+    passes_picture,
+    share_picture,
+)
 from chunkprefill.analysis.style import BADGES, Canvas, Picture, Table
 
 PICTURES = {
@@ -20,6 +26,7 @@ PICTURES = {
     "filling": lambda: filling_picture([2, 2, 2], 2),
     "long filling": lambda: filling_picture([100, 28]),
     "shares": lambda: share_picture({"a": {"x": 3, "y": 1}, "b": {"x": 1, "y": 0}}, alt="3, 1", caption="c"),
+    "passes": lambda: passes_picture({"in one": [0.5], "in four": [0.2] * 4}, alt="a", caption="c"),
     "curve": lambda: curve_picture(
         {"one": ([1, 2, 4], [3, 2, 1]), "two": ([1, 2, 4], [1, 1, 1])},
         x_label="chunk, tokens", y_label="time, s", alt="falls", caption="c",
@@ -112,6 +119,14 @@ def test_a_filling_cache_covers_every_position_once_and_emits_last(lengths, data
 def test_what_cannot_be_drawn_is_refused_with_its_numbers(make, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         make()
+
+
+@given(st.lists(st.lists(st.floats(1e-4, 9), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_passes_are_drawn_to_scale(rows):
+    made = passes_picture({f"row {k}": times for k, times in enumerate(rows)}, alt="a", caption="c")
+    drawn = [float(w) + 1.5 for w in re.findall(r'height="30"|width="([\d.]+)" height="30"', made.svg) if w]
+    longest = max(map(sum, rows))
+    assert drawn == pytest.approx([500 * t / longest for times in rows for t in times], abs=2.1)
 
 
 def test_markup_in_words_is_shown_not_run():
