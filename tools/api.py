@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import inspect
 import re
 import sys
@@ -26,8 +27,8 @@ HEAD = """# The package, name by name
 Everything below is reached as `import chunkprefill as cp`, then `cp.NAME`.
 A name is imported when it is first used, so the scheduler and the simulator start without torch.
 
-Shapes are in brackets: `T` tokens in one pass, `S` positions in the cache, `H` query heads, `Hkv` key/value heads,
-`D` numbers in a head, `L` layers. Times are in seconds, sizes in bytes, lengths in tokens.
+Shapes are in brackets: `T` tokens in one pass, `S` positions in the cache, `H` query heads, `Hkv` key/value
+heads, `D` numbers in a head, `L` layers. Times are in seconds, sizes in bytes, lengths in tokens.
 """
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.Assign | ast.AnnAssign
@@ -47,11 +48,11 @@ class Found:
 
 
 def public_table(source: str) -> dict[str, list[str]]:
-    """`_PUBLIC` as {module: names}, read from the text of `chunkprefill/__init__.py`."""
+    """`_PUBLIC` as {module: names}, read from the text of a package's `__init__.py`; {} where it has none."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_PUBLIC":
             return {module: names.split() for module, names in ast.literal_eval(node.value).items()}
-    raise ValueError("chunkprefill/__init__.py has no table _PUBLIC")
+    return {}
 
 
 def module_path(module: str) -> Path:
@@ -72,13 +73,15 @@ def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> Found
             getattr(t, "id", "") == name for t in targets
         ):
             return Found(node, source.splitlines())
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
+    for inner, names in public_table(source).items():  # a package with a lazy table of its own
+        if name in names:
+            return find(f"{module}.{inner}", name, seen=seen | {module})
+    for line in ast.walk(ast.parse(source)):
+        if isinstance(line, ast.ImportFrom) and any((a.asname or a.name) == name for a in line.names):
             here = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-            base = here[: len(here) - node.level + 1] if node.level else []
-            target = (
-                ".".join([*base, *(node.module or "").split(".")]).strip(".").removeprefix("chunkprefill.")
-            )
+            base = here[: len(here) - line.level + 1] if line.level else []
+            full = ".".join(filter(None, [*base, line.module]))
+            target = full.removeprefix("chunkprefill.")
             if target not in seen and module_path(target).is_file():
                 return find(target, name, seen=seen | {module})
     raise ValueError(f"_PUBLIC names {module}.{name}, and {path.relative_to(ROOT)} does not define it")
@@ -86,13 +89,12 @@ def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> Found
 
 def signature(node: ast.FunctionDef, *, name: str = "", method: bool = False) -> str:
     """`name(arguments) -> result`, one argument a line where one line is too long."""
-    args = ast.parse(ast.unparse(node.args).join(["def f(", "): pass"])).body[0]
-    assert isinstance(args, ast.FunctionDef)
-    if method and args.args.args:
-        args.args.args.pop(0)
-        args.args.defaults = args.args.defaults[-len(args.args.args) :] if args.args.args else []
+    args = copy.deepcopy(node.args)
+    if method and args.args:  # self, and a default only if every argument has one
+        args.args.pop(0)
+        args.defaults = args.defaults[-len(args.args) :] if args.args else []
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    inside = ast.unparse(args.args)
+    inside = ast.unparse(args)
     line = f"{name or node.name}({inside}){result}"
     if len(line) <= WIDTH:
         return line
@@ -128,7 +130,7 @@ def _escaped(text: str) -> str:
 
 
 def prose(docstring: str | None) -> str:
-    """A docstring as MyST: backticks stay code, `name: text` lines become a list, examples stay as they are."""
+    """A docstring as MyST: backticks stay code, `name: text` lines become a list, examples stay."""
     if not docstring:
         return ""
     blocks = []
@@ -201,12 +203,21 @@ def name_lines(module: str, name: str) -> list[str]:
     """One public name as MyST."""
     found = find(module, name)
     node = found.node
-    out = [f"(api-{name})=", f"### `{name}`", ""]
+    kind = "class-" if isinstance(node, ast.ClassDef) else ""  # Picture and picture would be one label
+    out = [f"(api-{kind}{name})=", f"### `{name}`", ""]
     if isinstance(node, ast.ClassDef):
         return out + class_lines(found, name)
     if isinstance(node, ast.FunctionDef):
         return [*out, "```python", signature(node), "```", "", prose(ast.get_docstring(node)), ""]
-    return [*out, "```python", ast.unparse(node), "```", "", prose(found.comment(node)), ""]
+    value = node.value
+    made = (
+        f"{ast.unparse(value.func)}(…)"
+        if isinstance(value, ast.Call)
+        else ast.unparse(value)
+        if value
+        else "…"
+    )
+    return [*out, "```python", f"{name} = {made}", "```", "", prose(found.comment(node)), ""]
 
 
 def page() -> str:

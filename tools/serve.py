@@ -15,12 +15,6 @@ BUILT = Path(__file__).resolve().parents[1] / "_build/html"
 class Handler(SimpleHTTPRequestHandler):
     """Serves files, tells browsers to ask again after a rebuild, and keeps the terminal quiet."""
 
-    extensions_map = {
-        **SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript",
-        ".woff2": "font/woff2",
-    }
-
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()

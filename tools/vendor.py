@@ -1,7 +1,8 @@
 """Fetch the scripts and fonts that the book serves itself: `python tools/vendor.py [--check]`.
 
-Each package is taken with `npm pack` at the version pinned here, and only the files a page can load are kept, with
-their licence. `VERSIONS.json` lists them with their sha256; `--check` (no network) holds the folder to that list.
+Each package is taken with `npm pack` at the version pinned here, and only the files that a page can load
+are kept, with their licence. `VERSIONS.json` lists them with their sha256; `--check` (no network) holds the
+folder to that list.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "book/_static/vendor"
 AXE = ROOT / "tests/book/vendor"  # what only the tests load is kept out of the book
 
-# Two packages publish no licence file; these are the texts of their repositories.
+# html-manager's archive has no licence file; this is the text of its repository.
 BSD_JUPYTER = """Copyright (c) 2015 Project Jupyter Contributors
 All rights reserved.
 
@@ -174,7 +175,7 @@ def problems() -> list[str]:
         ]
         found += [f"{folder.name}/{name}: missing" for name in sorted(wanted.keys() - here.keys())]
         found += [
-            f"{folder.name}/{name}: sha256 {sha256(here[name])[:12]}…, VERSIONS.json says {wanted[name][:12]}…"
+            f"{folder.name}/{name}: sha256 {sha256(here[name])[:9]}…, VERSIONS.json says {wanted[name][:9]}…"
             for name in sorted(wanted.keys() & here.keys())
             if sha256(here[name]) != wanted[name]
         ]

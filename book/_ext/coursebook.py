@@ -1,16 +1,19 @@
 """What the book adds to Jupyter Book: light pages, badges, and checks that a page can be read by everybody.
 
-- A page loads what it uses: no thebe, no icon program (the theme's web font has the same icons), no search
-  index outside the search page, formulas and widgets only where there are any, `course.js` only beside an element
-  of the course. Nothing comes from another host, and all of it works from `file://`.
-- The role {badge}`measured here` (simulated, published, drawing) says where a figure comes from.
-- Every table and code box scrolls inside its own frame; an image or a drawing without a text is a warning.
+- A page loads what it uses: no thebe, no icon program (`icons.css` draws the few icons there are), no search
+  index outside the search page, formulas and widgets only where there are any, `course.js` only beside an
+  element of the course. Nothing comes from another host, and all of it works from `file://`.
+- The role {badge}`measured` (counted, simulated, published, drawing) says where a figure comes from.
+- Every table scrolls inside its own frame; an image or a drawing without a text is a warning.
+- A build that warned is not remembered: the next one reads every page again and warns again.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -19,25 +22,29 @@ from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 
-BADGES = {  # kind -> what the reader is told when asking
-    "measured here": "timed or counted by this page's own cells, on the machine named beside it",
-    "recorded": "timed on the machine named beside it, kept in the repository as JSON with its provenance",
-    "simulated": "computed by the course's simulator from a cost model, not timed",
-    "published": "taken from the source named beside it",
-    "drawing": "drawn to explain; its proportions were not measured",
+BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.analysis.style` draws the same ones
+    "measured": ("measured here", "timed by the cell beside it, on the machine that ran it"),
+    "counted": ("counted here", "counted by the cell beside it; the same on every machine"),
+    "simulated": ("simulated", "computed by the course's simulator from a cost model, not timed"),
+    "published": ("published", "taken from the source named beside it"),
+    "drawing": ("drawing", "drawn to explain; its proportions were not measured"),
 }
 NEEDS_COURSE_JS = re.compile(
     r"""<cp-|class=["'][^"']*\bcp-|data-cp-"""
 )  # the marks of the course's own elements
-OPTIONAL_SCRIPTS = {  # script -> what a page that uses it contains
+OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that uses it contains
+    "thebe": re.compile(r"(?!)"),  # nothing does
     "copybutton": re.compile(r'<div class="highlight'),
     "clipboard": re.compile(r'<div class="highlight'),
-    "togglebutton": re.compile(r'class="[^"]*(dropdown|toggle|tag_hide|tag_hide-)'),
+    "togglebutton": re.compile(r'class="[^"]*(dropdown|toggle|tag_hide)'),
     "design-tabs": re.compile(r'class="[^"]*sd-tab-set'),
+    "sphinx-design": re.compile(r'class="[^"]*sd-'),
+    "mystnb": re.compile(r'class="[^"]*\bcell\b'),
+    "exercise.css": re.compile(r'class="[^"]*(exercise|solution)'),
     "course.js": NEEDS_COURSE_JS,
     "elements.css": NEEDS_COURSE_JS,
 }
-VOID_SVG = ("aria-label", "aria-labelledby", "aria-hidden")
+SPEAKS = ("aria-label", "aria-labelledby", "aria-hidden")
 
 
 class _Pictures(HTMLParser):
@@ -50,10 +57,12 @@ class _Pictures(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         have = dict(attrs)
-        if tag == "img" and not have.get("alt") and have.get("role") != "presentation":
-            self.silent.append(f"<img src={have.get('src', '')[:60]!r}> has no alt text")
+        alt, src = have.get("alt") or "", have.get("src") or ""
+        named = alt.rpartition("/")[2] == src.rpartition("/")[2]  # what Sphinx writes where a page gives none
+        if tag == "img" and (not alt or named) and have.get("role") != "presentation":
+            self.silent.append(f"<img src={src[:60]!r}> has no alt text")
         if tag == "svg":
-            if self._svg_depth == 0 and not any(have.get(name) for name in VOID_SVG):
+            if self._svg_depth == 0 and not any(have.get(name) for name in SPEAKS):
                 self.silent.append(f"<svg {' '.join(f'{k}={v!r}' for k, v in attrs)[:80]}> has no aria-label")
             self._svg_depth += 1
 
@@ -71,19 +80,13 @@ def silent_pictures(html: str) -> list[str]:
 
 def frame_tables(html: str) -> str:
     """Put each table that has no scrolling frame yet into one, so that no table widens a page."""
-    framed = re.sub(
-        r'<div class="pst-scrollable-table-container">\s*(<table.*?</table>)\s*</div>',
-        r"\1",
-        html,
-        flags=re.S,
-    )
-    return re.sub(
-        r"(<table.*?</table>)", r'<div class="pst-scrollable-table-container">\1</div>', framed, flags=re.S
-    )
+    frame = '<div class="pst-scrollable-table-container">'
+    pattern = r'(<div class="(?:pst-scrollable-table-container|cp-table)"[^>]*>\s*)?(<table.*?</table>)'
+    return re.sub(pattern, lambda m: m[0] if m[1] else f"{frame}{m[2]}</div>", html, flags=re.S)
 
 
 def without_icon_program(head: str) -> str:
-    """The head without fontawesome.js (1.5 MB): the theme's style sheet draws the same icons from a font."""
+    """The head without fontawesome.js (1.5 MB): `icons.css` draws the dozen icons that the theme uses."""
     return re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
 
 
@@ -93,7 +96,7 @@ def without_search_index(head: str) -> str:
 
 
 def drop_thebe(app: Sphinx, _config: Any) -> None:
-    """Silence the extension that Jupyter Book always adds: its scripts throw on each page, and no kernel is there."""
+    """Silence an extension that Jupyter Book always adds: its scripts throw, and no kernel is there."""
     for listeners in app.events.listeners.values():
         listeners[:] = [one for one in listeners if not one.handler.__module__.startswith("sphinx_thebe")]
 
@@ -111,22 +114,36 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
 
     def used(script: Any) -> bool:
         name = str(getattr(script, "filename", script) or "")
-        return "thebe" not in name and all(
-            pattern.search(body) for part, pattern in OPTIONAL_SCRIPTS.items() if part in name
-        )
+        return all(pattern.search(body) for part, pattern in OPTIONAL.items() if part in name)
 
     for key in ("script_files", "css_files"):
         context[key] = [script for script in context[key] if used(script)]
 
 
 def badge(name: str, rawtext: str, text: str, lineno: int, inliner: Any, *_: Any) -> tuple[list, list]:
-    """The role {badge}`measured here`: where a figure or a number comes from, in a word."""
+    """The role {badge}`measured`: where a figure or a number comes from, in a word."""
     if text not in BADGES:
         problem = inliner.reporter.error(f"badge {text!r}: it is one of {', '.join(BADGES)}", line=lineno)
         return [inliner.problematic(rawtext, rawtext, problem)], [problem]
-    kind = text.split()[0]
-    html = f'<span class="badge-source badge-{kind}" title="{BADGES[text]}">{text}</span>'
+    says, means = BADGES[text]
+    html = f'<span class="cp-badge cp-badge-{text}" title="{means}">{says}</span>'
     return [nodes.raw("", html, format="html")], []
+
+
+def forget_warned(app: Sphinx, exception: Exception | None) -> None:
+    """Mark a clean build with the file `.clean`; after a build that warned, let the next one start over.
+
+    Sphinx warns about a page only when it reads it, so without this a second `make html` would pass.
+    """
+    if app.builder.name != "html":
+        return
+    clean = exception is None and app._warncount == 0
+    mark = Path(app.outdir, ".clean")
+    if clean:
+        mark.touch()
+    else:
+        mark.unlink(missing_ok=True)
+        Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -134,4 +151,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("badge", badge)
     app.connect("config-inited", drop_thebe, priority=999)
     app.connect("html-page-context", lighten_page, priority=999)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("build-finished", forget_warned, priority=999)
+    edition = zlib.crc32(Path(__file__).read_bytes())  # a changed extension reads every page again
+    return {"version": "1", "env_version": edition, "parallel_read_safe": True, "parallel_write_safe": True}

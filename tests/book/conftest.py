@@ -1,0 +1,161 @@
+"""The built book for every test below: built once, copied, served, and opened in one browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.needs import ROOT, need
+from tools.serve import server
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+]
+BUILT = ROOT / "_build/html"
+
+
+def pages() -> list[str]:
+    """Every page of the table of contents, as its path without a suffix; the first is the root."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+
+    def below(entry: dict) -> Iterator[str]:
+        yield from (entry[key] for key in ("root", "file") if key in entry)
+        for key in ("parts", "chapters", "sections"):
+            for inner in entry.get(key) or []:
+                yield from below(inner)
+
+    return list(below(toc))
+
+
+def build(root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Build the book in `root` into its `_build`, with every warning an error."""
+    main = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "build", ".", "-W", "-n", "--keep-going"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600, check=False)
+
+
+def is_fresh() -> bool:
+    """Whether `_build/html` was built without a warning, and nothing it is made of is younger."""
+    mark = BUILT / ".clean"
+    if not mark.is_file():
+        return False
+    sources = [
+        ROOT / "_config.yml",
+        ROOT / "_toc.yml",
+        *ROOT.glob("notebooks/*.ipynb"),
+        *ROOT.glob("book/**/*"),
+    ]
+    return max(p.stat().st_mtime for p in sources if "__pycache__" not in p.parts) <= mark.stat().st_mtime
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One build at a time in a checkout (where the system has file locks)."""
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with open(ROOT / "_build/.lock", "w") as lock:
+        try:
+            import fcntl
+        except ImportError:
+            yield
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@pytest.fixture(scope="session")
+def site_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the built book, which no other process rewrites while a test reads it."""
+    folder = tmp_path_factory.mktemp("book") / "html"
+    with _alone():
+        if not is_fresh():
+            done = build()
+            if done.returncode:
+                pytest.fail(
+                    f"the book does not build with -W -n:\n{(done.stdout + done.stderr)[-4000:]}",
+                    pytrace=False,
+                )
+        shutil.copytree(BUILT, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site_url(site_dir: Path) -> Iterator[str]:
+    """The address of the served copy, without a slash at its end."""
+    with server(site_dir) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def chromium() -> str | None:
+    """The browser's path: the environment's CHROMIUM, or one of the usual names."""
+    named = os.environ.get("CHROMIUM")
+    names = (
+        [named]
+        if named
+        else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"]
+    )
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """One Chromium for all tests; Playwright's driver, the system's browser."""
+    path = chromium()
+    need("chromium", path, "no chromium or google-chrome on PATH, and CHROMIUM names none")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield one
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def new_page(browser) -> Iterator[Callable]:
+    """`new_page(width, scheme, touch=False)`: a blank page that keeps what goes wrong in `page.problems`.
+
+    `width` is in CSS pixels, `scheme` is "light" or "dark". `page.problems` collects console errors,
+    exceptions and failed requests; `page.requested` all addresses asked for. Each call makes its own context:
+    nothing stored in one page is seen by another.
+    """
+    opened = []
+
+    def make(width: int = 1440, scheme: str = "light", *, touch: bool = False):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            has_touch=touch,
+            reduced_motion="reduce",
+        )
+        opened.append(context)
+        page = context.new_page()
+        page.problems, page.requested = [], []
+        page.on(
+            "console", lambda m: page.problems.append(f"console: {m.text}") if m.type == "error" else None
+        )
+        page.on("pageerror", lambda error: page.problems.append(f"exception: {error}"))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("requestfailed", lambda r: page.problems.append(f"failed: {r.url} {r.failure}"))
+        page.on(
+            "response", lambda r: page.problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None
+        )
+        return page
+
+    yield make
+    for context in opened:
+        context.close()

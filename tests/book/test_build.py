@@ -1,0 +1,253 @@
+"""The built pages, read as files: there, light, and asking nothing of another host."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.book.conftest import build, pages
+from tests.needs import ROOT
+
+PLAIN_LIMIT, CHAPTER_LIMIT = (
+    1_500_000,
+    6_000_000,
+)  # bytes as served, uncompressed, everything that a page loads
+LOADS = {  # element -> its attributes that make a browser fetch at once
+    "script": ("src",),
+    "link": ("href",),
+    "img": ("src", "srcset"),
+    "iframe": ("src",),
+    "audio": ("src",),
+    "video": ("src", "poster"),
+    "source": ("src", "srcset"),
+    "track": ("src",),
+    "embed": ("src",),
+    "object": ("data",),
+    "input": ("src",),
+    "use": ("href", "xlink:href"),
+    "image": ("href", "xlink:href"),
+}
+FETCHING_LINKS = {"stylesheet", "icon", "shortcut icon", "preload", "modulepreload", "prefetch", "manifest"}
+FETCHING_LINKS |= {"preconnect", "dns-prefetch", "apple-touch-icon", "prerender"}
+
+
+class Loads(HTMLParser):
+    """What a page makes a browser fetch: `.found`, a list of addresses as written."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._style = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        have = {name: value or "" for name, value in attrs}
+        self._style = tag == "style"
+        if tag == "link" and have.get("rel", "").lower() not in FETCHING_LINKS:
+            return
+        for name in LOADS.get(tag, ()):
+            if have.get(name):
+                self.found += (
+                    [part.split()[0] for part in have[name].split(", ")] if name == "srcset" else [have[name]]
+                )
+        self.found += css_urls(have.get("style", ""))
+
+    def handle_data(self, data: str) -> None:
+        if self._style:
+            self.found += css_urls(data)
+            self._style = False
+
+
+def css_urls(css: str) -> list[str]:
+    """The addresses that a style sheet loads."""
+    css = re.sub(r"/\*.*?\*/", "", css, flags=re.S)
+    quoted = re.findall(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^)'"\s]*))\s*\)|@import\s+["']([^"']+)""", css)
+    return ["".join(groups) for groups in quoted]
+
+
+def is_foreign(address: str) -> bool:
+    """Whether an address leaves the page's own host."""
+    parts = urlsplit(address)
+    return bool(parts.netloc) or parts.scheme not in ("", "data", "blob")
+
+
+def weight(site: Path, page: str) -> dict[str, int]:
+    """Every file that a page may load, with its bytes: page, scripts, styles, and what those load in turn."""
+    html = (site / f"{page}.html").read_text("utf8")
+    sizes = {f"{page}.html": len(html.encode())}
+
+    def add(path: Path) -> None:
+        name = path.resolve().relative_to(site.resolve()).as_posix()
+        if name in sizes:
+            return
+        sizes[name] = path.stat().st_size
+        if path.suffix == ".css":
+            for address in css_urls(path.read_text("utf8")):
+                # icon fonts are named by the theme's style sheet and used by no element: see icons.css
+                if (
+                    not is_foreign(address)
+                    and not address.startswith("data:")
+                    and "fontawesome" not in address
+                ):
+                    add(path.parent / urlsplit(address).path)
+        if path.name == "embed.js":
+            for font in path.parent.glob("*.woff2"):
+                add(font)
+        if (
+            path.name == "startup.js"
+        ):  # MathJax: the parts that _config.yml loads, and the three faces of plain formulas
+            for part in (
+                "core.js",
+                "input/tex.js",
+                "output/chtml.js",
+                "output/chtml/fonts/tex.js",
+                "a11y/assistive-mml.js",
+            ):
+                add(path.parent / part)
+            for face in ("Main-Regular", "Math-Italic", "Size2-Regular", "Zero"):
+                add(path.parent / f"output/chtml/fonts/woff-v2/MathJax_{face}.woff")
+
+    for address in Loads(html).found:
+        if not is_foreign(address) and not address.startswith("data:"):
+            add((site / page).parent / urlsplit(address).path)
+    return sizes
+
+
+@pytest.mark.parametrize("page", pages())
+def test_each_entry_of_the_contents_is_a_page(site_dir: Path, page: str) -> None:
+    html = (site_dir / f"{page}.html").read_text("utf8")
+    assert "</html>" in html and len(re.findall(r"<h1[ >]", html.partition('id="main-content"')[2])) >= 1
+
+
+def test_the_root_leads_to_the_first_page(site_dir: Path) -> None:
+    assert f"{pages()[0]}.html" in (site_dir / "index.html").read_text("utf8")
+
+
+def test_nothing_comes_from_another_host(site_dir: Path) -> None:
+    foreign = []
+    for path in site_dir.rglob("*"):
+        if path.suffix == ".html" and "_sources" not in path.parts:
+            found = Loads(path.read_text("utf8")).found
+        elif path.suffix == ".css":
+            found = css_urls(path.read_text("utf8"))
+        else:
+            continue
+        foreign += [f"{path.relative_to(site_dir)}: {address}" for address in found if is_foreign(address)]
+    assert foreign == []
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<link rel="stylesheet" href="//cdn.example/x.css">',
+        '<img srcset="a.png 1x, https://cdn.example/b.png 2x">',
+        "<style>@import 'https://cdn.example/x.css';</style>",
+        '<p style="background: url(https://cdn.example/x.png)">',
+        '<svg><use href="https://cdn.example/x.svg#a"/></svg>',
+    ],
+)
+def test_a_foreign_load_would_be_seen(html: str) -> None:
+    assert any(map(is_foreign, Loads(html).found)), html
+
+
+@pytest.mark.parametrize("page", pages())
+def test_weight_as_served(site_dir: Path, page: str) -> None:
+    sizes = weight(site_dir, page)
+    limit = CHAPTER_LIMIT if page.startswith("notebooks/") else PLAIN_LIMIT
+    heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:6]
+    assert sum(sizes.values()) <= limit, (
+        f"{page}: {sum(sizes.values()):,} bytes, at most {limit:,}; {heaviest}"
+    )
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_loads_no_script_that_it_does_not_use(site_dir: Path, page: str) -> None:
+    html = (site_dir / f"{page}.html").read_text("utf8")
+    body = html.partition('<article class="bd-article">')[2].partition("</article>")[0]
+    loaded = " ".join(Loads(html).found)
+    uses = {
+        "mathjax": 'class="math' in body,
+        "html-manager": "vnd.jupyter.widget-view" in body,
+        "copybutton": '<div class="highlight' in body,
+        "course.js": "cp-" in body,
+        "require": False,
+        "thebe": False,
+        "fontawesome.js": False,
+        "searchindex": False,
+    }
+    wrong = {
+        name: "loaded" if name in loaded else "missing"
+        for name, used in uses.items()
+        if (name in loaded) > used
+    }
+    missing = {name for name in ("mathjax", "html-manager") if uses[name] and name not in loaded}
+    assert not wrong and not missing
+    assert "thebe" not in html.lower()
+
+
+def test_search_works_without_a_server(site_dir: Path) -> None:
+    html = (site_dir / "search.html").read_text("utf8")
+    assert {"searchtools.js", "searchindex.js"} <= {Path(urlsplit(a).path).name for a in Loads(html).found}
+    options = (site_dir / "_static/documentation_options.js").read_text("utf8")
+    assert re.search(r"SHOW_SEARCH_SUMMARY: false", options), "summaries are fetched, which file:// forbids"
+
+
+def test_no_address_of_the_machine_that_built_it(site_dir: Path) -> None:
+    for path in site_dir.rglob("*.html"):
+        assert str(ROOT) not in path.read_text("utf8"), path
+
+
+def test_vendored_files_are_those_listed() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/vendor.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    for package in json.loads((ROOT / "book/_static/vendor/VERSIONS.json").read_text("utf8")):
+        assert any("LICENSE" in name for name in package["files"]), (
+            f"{package['name']} has no licence beside it"
+        )
+
+
+def test_api_page_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, ROOT / "tools/api.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# A\n\n[nowhere](nowhere.md)\n", "nowhere"),
+        ("# A\n\n{badge}`guessed`\n", "it is one of measured"),
+        ("# A\n\n![](book/_static/favicon.svg)\n", "has no alt text"),
+        ("# A\n\n<svg viewBox='0 0 1 1'><path d='M0 0'/></svg>\n", "has no aria-label"),
+    ],
+)
+def test_a_bad_page_fails_the_build_twice(tmp_path: Path, text: str, says: str) -> None:
+    """Broken references, unknown badges and silent pictures fail, and a second build does not forgive."""
+    for name in (
+        "_config.yml",
+        "book/_ext",
+        "book/_templates",
+        "book/_static/favicon.svg",
+        "book/_static/logo.svg",
+        "book/references.bib",
+    ):
+        if (ROOT / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: page\n")
+    (tmp_path / "page.md").write_text("# A\n\nGood.\n")
+    good = build(root=tmp_path)
+    assert good.returncode == 0, (good.stdout + good.stderr)[-2000:]
+    (tmp_path / "page.md").write_text(text)
+    for _ in range(2):
+        done = build(root=tmp_path)
+        assert done.returncode != 0 and says in done.stdout + done.stderr, (done.stdout + done.stderr)[-2000:]
