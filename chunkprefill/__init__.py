@@ -26,10 +26,14 @@ _PUBLIC = {
     "model.cache": "KVCache",
     "model.weights": "load_model",
     "model.tokenizer": "load_tokenizer",
-    "engine": "generate prefill",
+    "engine": "chunk_lengths decode generate prefill",
     "exercises": "Choice Exercise Feedback Option recall",
 }
-_ROOMS = ("exercises", "evidence")  # `cp.exercises.chunk_mask`, `cp.evidence.same_cache`: names by the room
+_ROOMS = (
+    "env",
+    "exercises",
+    "evidence",
+)  # `cp.exercises.chunk_mask`, `cp.evidence.same_cache`: names by the room
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (every entry is a str)
 

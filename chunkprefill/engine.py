@@ -82,6 +82,7 @@ def generate(
     cache: KVCache | None = None,
     chunk_size: int | Iterable[int] | None = None,
     stop: Collection[int] = (),
+    progress: bool = False,
 ) -> list[int]:
     """The next `n` tokens, each the most likely one; fewer if one of them is in `stop` (which is kept).
 
@@ -98,13 +99,27 @@ def generate(
         raise ValueError(
             f"{len(tokens)} prompt tokens and {n} new ones need {needed} positions, there are {cache.room}"
         )
-    logits = prefill(model, tokens, cache, chunk_size)
+    logits = prefill(model, tokens, cache, chunk_size, progress=progress)
+    return decode(model, logits, cache, n, stop=stop, progress=progress)
+
+
+def decode(
+    model: Transformer,
+    logits: Tensor,
+    cache: KVCache,
+    n: int,
+    *,
+    stop: Collection[int] = (),
+    progress: bool = False,
+) -> list[int]:
+    """Up to `n` most likely tokens from the logits `[vocab]` that `prefill` returned; see `generate`."""
     output: list[int] = []
-    while len(output) < n:
+    for _ in tqdm(range(n), desc="decode", unit="token", disable=not progress):
+        if output:  # a decoding step is a pass over a chunk of one token
+            logits = forward(model, torch.tensor(output[-1:], device=model.device), cache)[-1]
         output.append(int(logits.argmax()))
-        if output[-1] in stop or len(output) == n:
+        if output[-1] in stop:
             break
-        logits = forward(model, torch.tensor(output[-1:], device=model.device), cache)[-1]
     return output
 
 

@@ -1,0 +1,80 @@
+"""`python -m chunkprefill demo`: a prompt's cache built chunk by chunk, held against standard prefilling."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+
+DEFAULT_PROMPT = """\
+Read this, then answer. Two friends run a small bakery by the harbour. Anna bakes the bread at \
+night, and Ben sells it in the morning. On Monday a hotel ordered four hundred rolls at once. Anna \
+put all of them into the oven in one go, and for an hour there was no room for anything else: the \
+people who had come for a single loaf stood in the street and waited. On Tuesday the hotel ordered \
+four hundred rolls again. This time Anna baked them in batches of fifty, and between two batches she \
+let a few loaves ride along. The rolls took a little longer, and nobody stood in the street. \
+Question: how many rolls did the hotel order on Monday?"""
+TOLERANCE = 1e-3  # of float32 rounding, in logits of size 10 and keys of size 100
+
+
+def main(args: Namespace) -> int:
+    """Run the demo: chunks, the check, and last the text on standard output; progress on standard error."""
+    try:
+        return _demo(args)
+    except (ValueError, RuntimeError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def _demo(args: Namespace) -> int:
+    import torch
+
+    from chunkprefill.engine import decode, prefill
+    from chunkprefill.env import setup
+    from chunkprefill.measure import measured
+    from chunkprefill.model.cache import KVCache
+    from chunkprefill.model.tokenizer import load_tokenizer
+    from chunkprefill.model.weights import load_model
+
+    if args.chunk < 1 or args.tokens < 1:
+        raise ValueError(f"--chunk is {args.chunk}, --tokens is {args.tokens}; at least 1 is needed")
+    chosen = setup(quiet=True)
+    print(f"loading {args.model} in float32 on {chosen.device}: {chosen.why}", file=sys.stderr)
+    tokenizer = load_tokenizer(args.model)
+    model = load_model(args.model, device=chosen.device)  # float32, for results are compared
+    tokens = tokenizer.chat(DEFAULT_PROMPT if args.prompt is None else args.prompt)
+    cache, whole = (KVCache(model.config, len(tokens) + args.tokens, device=model.device) for _ in range(2))
+
+    print(f"{len(tokens)} tokens in chunks of {args.chunk}", flush=True)
+    began = time.perf_counter()
+
+    def report(start: int, length: int) -> None:
+        nonlocal began
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()  # a launch returns before its work is done
+        seconds, end = time.perf_counter() - began, start + length
+        n_bytes = model.config.kv_bytes(end, bytes_per_value=4)
+        took = measured(seconds)
+        print(
+            f"positions {start:4d} to {end - 1:4d}   cache {end:4d} tokens, {n_bytes:,} bytes   {took}",
+            flush=True,
+        )
+        began = time.perf_counter()
+
+    logits = prefill(model, tokens, cache, args.chunk, on_chunk=report)
+    expected = prefill(model, tokens, whole)
+    difference = float((logits - expected).abs().max())
+    for layer in range(model.config.n_layers):
+        for ours, theirs in zip(cache.kv(layer), whole.kv(layer)):
+            difference = max(difference, float((ours - theirs).abs().max()))
+    same = difference <= TOLERANCE
+    verdict = "the same" if same else "NOT THE SAME"
+    print(
+        f"standard prefilling, one pass: {verdict} logits, keys and values (within {difference:.0e})",
+        flush=True,
+    )
+
+    output = decode(model, logits, cache, args.tokens, stop=tokenizer.stop, progress=True)
+    text = tokenizer.decode(output)
+    print("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
+    return 0 if same else 1
