@@ -55,10 +55,19 @@ class NotebookError(Exception):
 # --- execute ------------------------------------------------------------------------------------------
 
 
-def execute(path: Path, *, python: str = sys.executable, tick: Callable[[], object] = int) -> NotebookNode:
+def execute(
+    path: Path,
+    *,
+    python: str = sys.executable,
+    folder: Path | None = None,
+    checkout: bool = True,
+    tick: Callable[[], object] = int,
+) -> NotebookNode:
     """The notebook at `path`, run from its top in a fresh kernel of `python`, widget state included.
 
-    The file is not touched. `tick` is called after each code cell. Raises NotebookError naming the cell.
+    The file is not touched. The kernel works in `folder` (default: the notebook's) and imports the package
+    from this checkout, or, without `checkout`, from where `python` has it. `tick` is called after each code
+    cell. Raises NotebookError naming the cell that failed.
     """
     notebook = read(path)
     notebook.metadata.pop("widgets", None)
@@ -78,24 +87,24 @@ def execute(path: Path, *, python: str = sys.executable, tick: Callable[[], obje
             timeout=TIMEOUT,
             kernel_manager_class=Kernel,
             extra_arguments=["--HistoryManager.hist_file=:memory:", "--IPKernelApp.log_level=40"],
-            resources={"metadata": {"path": str(path.parent)}},
+            resources={"metadata": {"path": str(folder or path.parent)}},
             store_widget_state=True,
             coalesce_streams=True,
             on_cell_start=lambda cell, cell_index: begun.append(cell_index),
             on_cell_executed=lambda cell, cell_index, execute_reply: tick(),
         )
         try:
-            client.execute(env=kernel_environment(profile))
+            client.execute(env=kernel_environment(profile, checkout))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise NotebookError(_failure(path, notebook.cells[begun[-1]], begun[-1], error)) from None
     return notebook
 
 
-def kernel_environment(profile: str) -> dict[str, str]:
-    """This process's, with this checkout importable, no progress bars and no settings of the user's own."""
-    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+def kernel_environment(profile: str, checkout: bool) -> dict[str, str]:
+    """This process's, without progress bars and the user's own settings; the checkout importable, or not."""
+    search = [str(ROOT), os.environ.get("PYTHONPATH")] if checkout else []
     quiet = {"TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1"}
-    return os.environ | quiet | {"PYTHONPATH": search, "IPYTHONDIR": profile}
+    return os.environ | quiet | {"PYTHONPATH": os.pathsep.join(filter(None, search)), "IPYTHONDIR": profile}
 
 
 def _failure(path: Path, cell: NotebookNode, index: int, error: Exception) -> str:
