@@ -27,7 +27,7 @@ _PUBLIC = {
     "model.weights": "load_model",
     "model.tokenizer": "load_tokenizer",
     "engine": "chunk_lengths decode generate prefill",
-    "exercises": "Choice Exercise Feedback Option recall",
+    "exercises": "Choice Exercise Feedback Option Order recall",
 }
 _ROOMS = (
     "env",

@@ -3,12 +3,12 @@
 In a notebook, `from chunkprefill import exercises`, show a form as a cell's last line, and try it:
 
     exercises.chunk_mask                          # the prompt, three graded hints, the solution behind a fold
-    exercises.chunk_mask.check(my_function)       # Feedback: ok, message, the smallest failing case, its picture
-    exercises.chunk_mask.twin(case, guilty=0)     # "which wrong program drew this picture?", for the page
-    exercises.why_chunk.check("b")                # Choice: works in the page too, with no script
+    exercises.chunk_mask.check(my_function)       # Feedback: ok, message, smallest failing case, picture
+    exercises.chunk_mask.twin(guilty=0)           # "which wrong program drew this picture?", for the page
+    exercises.what_for.check ("b")                # Choice: works in the page too, with no script
     exercises.guess_text                          # Choice(predict=True): kept by the browser
-    exercises.recall(exercises.guess_text, answer="same", measured="…")     # and shown again, further down
-    exercises.cache_order.check("split room c1 c2 c3 first")                # Order: plays the order it is given
+    exercises.recall(exercises.guess_text, answer="same", measured="…")   # and shown again, further down
+    exercises.cache_order.check("split room c1 c2 c3 first")         # Order: plays what it is given
 
 `...`, None or an unwritten function is "not attempted", never an error. To add an exercise, add one file.
 """
@@ -23,7 +23,17 @@ _PUBLIC = {
     "feedback": "Feedback",
     "choice": "Choice Option recall",
     "exercise": "Exercise Wrong",
+    "order": "Order",
+    "cache_steps": "cache_order",
     "mask": "chunk_mask",
+    "rope": "rope_positions",
+    "write": "cache_write",
+    "loop": "chunk_loop",
+    "emit": "who_emits",
+    "branch": "branch_on_t",
+    "chapter1": "guess_twice guess_share what_is_built cache_size who_waits why_one_row",
+    "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
+    "pairs_in_chunks what_for",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = [*_HOME]  # noqa: PLE0604  (every entry is a str)

@@ -35,7 +35,7 @@ class Choice:
              browser, and `recall` shows it again beside what was measured. Then no option need be right yet
     picture: an inline `<svg>` that the question is about
 
-    Raises ValueError for keys that repeat, replies that are missing or shared, and no or several right answers.
+    Raises ValueError for keys that repeat, missing or shared replies, and none or several right answers.
     """
 
     id: str

@@ -23,7 +23,7 @@ Cell = tuple[str, str]  # kind, text
 def board(
     rows: Iterable[tuple[str, Sequence[Cell]]], *, title: str, columns: Sequence[str] = (), note: str = ""
 ) -> str:
-    """Rows of cells with a name each, as one `<svg>` that is no wider than it needs and has its own alt text."""
+    """Rows of cells with a name each, as one `<svg>`, no wider than it needs, with its own alt text."""
     lines = list(rows)
     n_columns = max([len(columns), *(len(cells) for _, cells in lines)], default=0)
     left = 8 + max((len(name) for name, _ in lines), default=0) * TYPE * 0.56
@@ -53,15 +53,16 @@ def board(
 def table(
     got: Sequence[Sequence[object]], right: Sequence[Sequence[object]], *, rows: Sequence[str], title: str
 ) -> str:
-    """A table of yes and no, marked where it should be otherwise; one that has another shape is drawn alone."""
+    """A table of yes and no, marked where it should be otherwise; one of another shape is drawn alone."""
     fits = len(got) == len(right) and {len(r) for r in got} == {len(r) for r in right}
     lines = []
     for i, row in enumerate(got):
         pairs = zip(row, right[i]) if fits else ((cell, cell) for cell in row)
         name = rows[i] if i < len(rows) else str(i)
         lines.append((name, [_verdict(bool(cell), bool(wanted)) for cell, wanted in pairs]))
-    return board(lines, title=title, columns=[str(j) for j in range(max(map(len, got), default=0))],
-                 note="× seen, and should not be · ? should be seen" if fits and _differ(got, right) else "")  # fmt: skip
+    columns = [str(j) for j in range(max(map(len, got), default=0))]
+    note = "× seen, and should not be · ? should be seen" if fits and _differ(got, right) else ""
+    return board(lines, title=title, columns=columns, note=note)
 
 
 def _differ(got: Sequence[Sequence[object]], right: Sequence[Sequence[object]]) -> bool:

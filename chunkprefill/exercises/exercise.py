@@ -19,7 +19,7 @@ Case = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wrong:
-    """An answer that people really give: it passes the prompt's example, and its hint says what it overlooks."""
+    """An answer that people really give: it passes the example, and its hint says what it overlooks."""
 
     program: Program
     hint: str
@@ -65,12 +65,12 @@ class Exercise:
     )
 
     def check(self, program: Program | Any, *, seed: int | None = None, seconds: float = 5.0) -> Feedback:
-        """Run `program` on the example and on fresh cases; say what is wrong, on the smallest case that fails.
+        """Run `program` on the example and on fresh cases; say what is wrong on the smallest that fails.
 
         seed:    of the drawn cases; None draws new ones each time
         seconds: the time that all calls may take together
 
-        An exercise that is not attempted (`...`, None, NotImplementedError, nothing returned) is not an error.
+        Not attempted (`...`, None, NotImplementedError, nothing returned) is an answer of its own, no error.
         Never raises for anything that `program` is or does.
         """
         if program is None or program is ...:
@@ -83,7 +83,8 @@ class Exercise:
         if first.untried or (not first.trouble and self._nothing(first.value)):
             return Feedback(
                 ok=None,
-                message=f"`{self.name}` returns nothing yet. (Written already? Then look for a missing `return`.)",
+                message=f"`{self.name}` returns nothing yet. (Written already? Then look for a missing "
+                "`return`.)",
             )
         tried = self._cases(seed)
         outcomes: list[Outcome] = []
@@ -116,34 +117,48 @@ class Exercise:
         """The known wrong answer that does the same as `program` in every case; None if none does."""
         return self._same_as(program, self._cases(seed), seconds)
 
-    def twin(self, case: Case, guilty: int = 0) -> Choice:
+    def twin(self, guilty: int = 0) -> Choice:
         """The exercise as a question for a page: which of these wrong programs made this picture?
 
-        Built by running them on `case`: raises ValueError unless the picture belongs to one program alone.
+        guilty: number of the program in `wrong`. The cases drawn are found by running all of them: the fewest
+        small ones on which this program alone does what it does.
         """
-        values = [self.outcome(wrong.program, case) for wrong in self.wrong]
-        same = [i for i, value in enumerate(values) if value == values[guilty]]
-        if same != [guilty] or not self.broken(case, values[guilty]):
-            raise ValueError(
-                f"{self.id}: on {self.show(case)} the picture of {guilty} fits the programs {same}"
-            )
+        programs = [wrong.program for wrong in self.wrong]
+        shown = self._telling_cases(guilty)
         options = tuple(
-            Option(
-                "abcdefgh"[i],
-                f"Program {'ABCDEFGH'[i]}",
-                self._reply(i == guilty, wrong.hint, case, value),
-                i == guilty,
-                self.source(wrong.program),
-            )  # fmt: skip
-            for i, (wrong, value) in enumerate(zip(self.wrong, values))
-        )
-        prompt = f"None of these programs is right. Which one drew the picture, for {self.show(case)}?"
-        return Choice(
-            id=f"{self.id}-twin", prompt=prompt, options=options, picture=self._drawn(case, values[guilty])
-        )
+            Option("abcdefgh"[i], f"Program {'ABCDEFGH'[i]}", self._reply(i == guilty, wrong.hint),
+                   i == guilty, self.source(wrong.program))
+            for i, wrong in enumerate(self.wrong)
+        )  # fmt: skip
+        calls = " and ".join(self.show(case) for case in shown)
+        pictures = "".join(self._drawn(case, self.outcome(programs[guilty], case)) for case in shown)
+        prompt = f"None of these programs is right. Which one made this, on {calls}?"
+        return Choice(id=f"{self.id}-twin", prompt=prompt, options=options, picture=pictures)
+
+    def _telling_cases(self, guilty: int) -> list[Case]:
+        """Cases on which one wrong program differs from all others; on the first of them it is wrong."""
+        others = [wrong.program for i, wrong in enumerate(self.wrong) if i != guilty]
+        cases = sorted(
+            self._cases(0), key=lambda case: (self.size(case) < 4, self.size(case))
+        )  # not the tiniest
+        tried = [(case, self.outcome(self.wrong[guilty].program, case)) for case in cases]
+        told, shown = set[int](), list[Case]()
+        while len(told) < len(others):
+            best: tuple[set[int], Case | None] = (set(), None)
+            for case, value in tried:
+                if not self._drawn(case, value) or not (shown or self.broken(case, value)):
+                    continue
+                apart = {i for i, p in enumerate(others) if not _alike(value, self.outcome(p, case))} - told
+                if len(apart) > len(best[0]):
+                    best = apart, case
+            if best[1] is None:
+                raise ValueError(f"{self.id}: no case tells wrong program {guilty} from the others")
+            told |= best[0]
+            shown.append(best[1])
+        return shown
 
     def source(self, program: Program) -> str:
-        """The text of a program, under the exercise's own name and without the line that says why it is wrong."""
+        """The text of a program, under the exercise's name and without the line that says what it is."""
         text = textwrap.dedent(inspect.getsource(program))
         text = re.sub(r"^def \w+", f"def {self.name}", text, count=1)
         return re.sub(r'\n +""".*?"""', "", text, count=1, flags=re.S)
@@ -186,7 +201,7 @@ class Exercise:
         return Feedback(ok=False, message=message, case=self.show(case), picture=self._drawn(case, got))
 
     def _same_as(self, program: Program, cases: list[Case], seconds: float) -> Wrong | None:
-        """Compare what programs do, never how they are written; a program that dawdles is not compared further."""
+        """Compare what programs do, never how they are written; one that dawdles is not compared further."""
         alike = list(self.wrong)
         for case in cases:
             got = self.outcome(program, case, seconds=seconds)
@@ -205,8 +220,9 @@ class Exercise:
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError):
             return ""  # too odd an answer to draw; the words are enough
 
-    def _reply(self, guilty: bool, hint: str, case: Case, outcome: Outcome) -> str:
-        return hint if guilty else f"Not this one: {hint[:1].lower()}{hint[1:]} Its picture looks different."
+    @staticmethod
+    def _reply(guilty: bool, hint: str) -> str:
+        return hint if guilty else f"This program goes wrong in another way. {hint}"
 
     @staticmethod
     def _nothing(value: Plain) -> bool:

@@ -62,7 +62,7 @@ def element(inner: str, *, kind: str = "", **attributes: str) -> str:
 
 
 def inline(text: str) -> str:
-    """Escaped HTML of text in which `code`, **bold** and *italic* are marked; an empty line parts paragraphs."""
+    """Escaped HTML of text with `code`, **bold**, *italic*; an empty line parts paragraphs."""
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(
         f"<code>{escape(part[1:-1])}</code>" if part[:1] == "`" and len(part) > 1 else _marks(escape(part))
@@ -93,3 +93,8 @@ def fold(summary: str, inner: str, *, name: str = "") -> str:
 def code_block(source: str) -> str:
     """Source as a block that scrolls inside itself and can be reached by keyboard."""
     return f'<pre tabindex="0"><code>{escape(source.strip())}</code></pre>'
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 token`, `2 tokens`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -65,7 +65,8 @@ def judge(case: Case, value: Plain) -> str:
     right = want(case)
     start, length = case["start"], case["length"]
     if shape(value) != (length, start + length):
-        return f"the mask has the shape {shape(value)}; one row a query and one column a key make {(length, start + length)}"
+        wanted = (length, start + length)
+        return f"the mask has the shape {shape(value)}; one row a query and one column a key make {wanted}"
     for query in range(length):
         for key in range(start + length):
             seen = value[query][key]
@@ -98,9 +99,10 @@ chunk_mask = Exercise(
     id="chunk-mask",
     title="The mask of a chunk",
     name="chunk_mask",
-    prompt="Write `chunk_mask(start, length)`: a boolean tensor `[length, start + length]` that is True where a query may see a "
-    "key. The chunk's queries stand at positions `start`, `start + 1`, …; the keys at 0, 1, …, all those cached "
-    "before and the chunk's own. A query sees its own position and every earlier one.",
+    prompt="Write `chunk_mask(start, length)`: a boolean tensor `[length, start + length]` that is True "
+    "where a query may see a key. The chunk's queries stand at positions `start`, `start + 1`, …; the "
+    "keys at 0, 1, …, all those cached before and the chunk's own. A query sees its own position and "
+    "every earlier one.",
     starter="def chunk_mask(start, length):\n    ...",
     example=({"start": 0, "length": 3},),
     cases=cases,
@@ -113,8 +115,8 @@ chunk_mask = Exercise(
     wrong=(
         Wrong(
             top_left,
-            "The border starts in the top left corner, as `is_causal=True` has it. That fits the first chunk only: "
-            "later queries stand `start` positions further on.",
+            "The border starts in the top left corner, as `is_causal=True` has it. That fits the first "
+            "chunk only: later queries stand `start` positions further on.",
         ),
         Wrong(
             own_chunk_only,
@@ -127,14 +129,17 @@ chunk_mask = Exercise(
         ),
         Wrong(
             window,
-            "Each query sees as many keys as the chunk is long, and no more. There is no such window: how the "
-            "prompt is cut must not change what a token sees.",
+            "Each query sees as many keys as the chunk is long, and no more. There is no such window: how "
+            "the prompt is cut must not change what a token sees.",
         ),
     ),
     hints=(
-        "Take `start = 2, length = 2` and write down, for each of the two queries, which positions it may see.",
-        "Query number i of the chunk stands at position `start + i`. Compare that with the number of the column.",
-        "`torch.ones(rows, columns).tril(diagonal=d)` keeps columns up to `row + d`. Which d does query 0 need?",
+        "Take `start = 2, length = 2` and write down, for each of the two queries, which positions it may "
+        "see.",
+        "Query number i of the chunk stands at position `start + i`. Compare that with the number of the "
+        "column.",
+        "`torch.ones(rows, columns).tril(diagonal=d)` keeps columns up to `row + d`. Which d does query 0 "
+        "need?",
     ),
     minutes=6,
 )

@@ -21,7 +21,7 @@ class Unusable(Exception):
 
 
 class _Late(BaseException):
-    """Raised inside a function that runs for too long; not an Exception, so `except Exception` lets it through."""
+    """Raised inside a function that runs for too long; no Exception, so `except Exception` lets it through."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def attempt(work: Callable[[], Any], *, seconds: float = 2.0) -> Outcome:
-    """Call `work()` and make its result plain; whatever it raises becomes words. A real Ctrl-C goes through."""
+    """Call `work()` and make its result plain; what it raises becomes words. A real Ctrl-C goes through."""
     out = _Paper()
     try:
         with time_limit(seconds), contextlib.redirect_stdout(out):
@@ -57,7 +57,7 @@ def attempt(work: Callable[[], Any], *, seconds: float = 2.0) -> Outcome:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Stop what runs too long, where the system has alarms and this is the main thread; elsewhere, no limit."""
+    """Stop what runs too long, where the system has alarms and in the main thread; elsewhere, no limit."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -82,12 +82,11 @@ def plain(value: Any) -> Plain:
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
-    if kind.__module__.partition(".")[0] in ("torch", "numpy"):
-        if getattr(value, "size", None) is not None and hasattr(value, "tolist"):
-            n_items = value.numel() if hasattr(value, "numel") else int(value.size)
-            if n_items > MOST:
-                raise Unusable(f"it returned {n_items:,} numbers, more than any answer has")
-            return plain(value.tolist())
+    if kind.__module__.partition(".")[0] in ("torch", "numpy") and hasattr(value, "tolist"):
+        n_items = value.numel() if hasattr(value, "numel") else int(value.size)
+        if n_items > MOST:
+            raise Unusable(f"it returned {n_items:,} numbers, more than any answer has")
+        return plain(value.tolist())
     if kind is dict:
         return {plain(key): plain(item) for key, item in islice(value.items(), MOST)}
     if kind in (list, tuple, range) or hasattr(kind, "__next__"):
