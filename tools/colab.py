@@ -47,7 +47,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("chunkprefill") is
 
 import chunkprefill as cp
 
-here = cp.setup()
+here = cp.env.setup()
 """
 
 
