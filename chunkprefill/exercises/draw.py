@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from chunkprefill.analysis.style import Canvas
@@ -13,6 +13,10 @@ LOOKS = {
     "new": ("prefill", 1.0, "none", "", "#fff", "new"),
     "old": ("prefill", 0.3, "none", "", "ink", "cached"),
     "token": ("decode", 1.0, "none", "", "#000", "output token"),
+    "prefill": ("prefill", 1.0, "none", "", "#fff", "prefills"),
+    "decode": ("decode", 1.0, "none", "", "#000", "decodes"),
+    "next": ("none", 1.0, "ink", "", "ink", "next"),
+    "idle": ("none", 1.0, "ink", "2 5", "ink", "waits"),
     "empty": ("none", 1.0, "ink", "", "ink", "empty"),
     "wrong": ("trouble", 1.0, "none", "", "#000", "wrong"),
     "missing": ("none", 1.0, "trouble", "4 3", "ink", "missing"),
@@ -21,9 +25,14 @@ Cell = tuple[str, str]  # kind, text
 
 
 def board(
-    rows: Iterable[tuple[str, Sequence[Cell]]], *, title: str, columns: Sequence[str] = (), note: str = ""
-) -> str:
-    """Rows of cells with a name each, as one `<svg>`, no wider than it needs, with its own alt text."""
+    rows: Iterable[tuple[str, Sequence[Cell]]], *, title: str, columns: Sequence[str] = (), note: str = "",
+    words: Mapping[str, str] = {},
+) -> str:  # fmt: skip
+    """Rows of cells with a name each, as one `<svg>`, no wider than it needs, with its own alt text.
+
+    words: what the alt text calls a kind of cell, where not what `LOOKS` calls it
+    """
+    words = {kind: words.get(kind, look[-1]) for kind, look in LOOKS.items()}
     lines = list(rows)
     n_columns = max([len(columns), *(len(cells) for _, cells in lines)], default=0)
     left = 8 + max((len(name) for name, _ in lines), default=0) * TYPE * 0.56
@@ -43,7 +52,7 @@ def board(
             canvas.text(x + CELL / 2, y + CELL * 0.7, text, size=TYPE, anchor="middle", fill=ink)
     if note:
         canvas.text(0, canvas.height - 6, note, size=TYPE)
-    alt = f"{title}. " + "; ".join(f"{name}: {_said(cells, columns)}" for name, cells in lines)
+    alt = f"{title}. " + "; ".join(f"{name}: {_said(cells, columns, words)}" for name, cells in lines)
     svg = canvas.svg.replace(
         "<svg ", f'<svg role="img" aria-label="{escape(alt + (f". {note}" if note else ""))}" ', 1
     )
@@ -75,7 +84,7 @@ def _verdict(seen: bool, wanted: bool) -> Cell:
     return ("missing", "?") if wanted else ("empty", "")
 
 
-def _said(cells: Sequence[Cell], columns: Sequence[str]) -> str:
+def _said(cells: Sequence[Cell], columns: Sequence[str], words: Mapping[str, str]) -> str:
     names = [columns[i] if i < len(columns) else text for i, (_, text) in enumerate(cells)]
-    said = [f"{name} {LOOKS[kind][5]}".strip() for name, (kind, _) in zip(names, cells) if kind != "empty"]
+    said = [f"{name} {words[kind]}".strip() for name, (kind, _) in zip(names, cells) if kind != "empty"]
     return ", ".join(said) or "empty"

@@ -160,7 +160,7 @@ class Exercise:
     def source(self, program: Program) -> str:
         """The text of a program, under the exercise's name and without the line that says what it is."""
         text = textwrap.dedent(inspect.getsource(program))
-        text = re.sub(r"^def \w+", f"def {self.name}", text, count=1)
+        text = re.sub(r"^((?:@.*\n)*)(def|class) \w+", rf"\1\2 {self.name}", text, count=1)
         return re.sub(r'\n +""".*?"""', "", text, count=1, flags=re.S)
 
     def __str__(self) -> str:

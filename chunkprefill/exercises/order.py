@@ -46,8 +46,10 @@ class Order:
     finish:  finish(bench) looks at the result: "" or what is wrong with it
     hints:   three, from faint to plain
 
-    How the bench looks may depend on which steps were taken, not on their order: the page plays any
-    order from a table of states, one for each set of steps that can be reached (`states`).
+    memory:  memory(bench) is what else the bench looks and behaves like depends on, as text
+
+    How the bench looks and what it allows may depend on which steps were taken and on `memory`, not on their
+    order: the page plays any order from a table of states, one for each that can be reached (`states`).
     """
 
     id: str
@@ -59,6 +61,7 @@ class Order:
     picture: Callable[[Any], str]
     finish: Callable[[Any], str]
     hints: tuple[str, str, str]
+    memory: Callable[[Any], str] = lambda bench: ""
     minutes: int = 4
     level: str = "understand"
 
@@ -74,9 +77,7 @@ class Order:
             )
         known = [step.key for step in self.steps]
         if strange := [key for key in keys if key not in known]:
-            return Feedback(
-                ok=None, message=f"There is no step `{strange[0][:40]}`; there are {', '.join(known)}."
-            )
+            return Feedback(ok=None, message=f"There is no step `{strange[0][:40]}`; use {', '.join(known)}.")
         if twice := [key for key in known if keys.count(key) > 1]:
             return Feedback(
                 ok=False, message=f"`{twice[0]}` is there {keys.count(twice[0])} times; once is enough."
@@ -110,29 +111,27 @@ class Order:
             yield Move(key, True, self.said(bench), self.picture(bench))
 
     def states(self) -> dict[str, Any]:
-        """Every state that some order reaches, and each step's effect there: what the page plays, as plain data.
+        """Every state that some order reaches, and each step's effect there: what the page plays.
 
-        A state is named by its steps in canonical order, joined by blanks: `{name: {said, picture, next}}`,
-        where `next` maps a key to the name of the state after it, or to `{"broken": rule}`.
+        A state is named by its steps in canonical order, joined by blanks, and by what the bench remembers
+        besides: `{name: {said, picture, next}}`, where `next` maps a key to the name of the state after it,
+        or to `{"broken": rule}`.
         """
         table: dict[str, Any] = {}
-        ahead: list[frozenset[str]] = [frozenset()]
-        paths: dict[frozenset[str], tuple[str, ...]] = {frozenset(): ()}
+        ahead: list[tuple[str, ...]] = [()]
+        seen = {self._name(())}
         while ahead:
-            here = ahead.pop(0)
+            path = ahead.pop(0)
             moves: dict[str, Any] = {}
-            for step in self.steps:
-                if step.key in here:
-                    continue
-                *_, last = self.play((*paths[here], step.key))
-                there = here | {step.key}
-                if last.ok and there not in paths:
-                    paths[there] = (*paths[here], step.key)
-                    ahead.append(there)
-                moves[step.key] = self._name(there) if last.ok else {"broken": last.said}
+            for key in (step.key for step in self.steps if step.key not in path):
+                *_, last = self.play((*path, key))
+                moves[key] = self._name((*path, key)) if last.ok else {"broken": last.said}
+                if last.ok and moves[key] not in seen:
+                    seen.add(moves[key])
+                    ahead.append((*path, key))
             bench = self.start()
-            list(self.play(paths[here], bench))
-            table[self._name(here)] = {
+            list(self.play(path, bench))
+            table[self._name(path)] = {
                 "said": self.said(bench),
                 "picture": self.picture(bench),
                 "next": moves,
@@ -146,13 +145,17 @@ class Order:
             dealer.shuffle(keys)
         return keys
 
-    def _name(self, done: frozenset[str]) -> str:
-        return " ".join(step.key for step in self.steps if step.key in done)
+    def _name(self, path: tuple[str, ...]) -> str:
+        bench = self.start()
+        list(self.play(path, bench))
+        steps = " ".join(step.key for step in self.steps if step.key in path)
+        return f"{steps} {self.memory(bench)}".strip()
 
     def __str__(self) -> str:
         texts = {step.key: step.text for step in self.steps}
         cards = (f"  {key}: {plain_text(texts[key])}" for key in self.shuffled())
-        return "\n".join([f"{self.title} ({self.minutes} min, {self.level})", self.prompt, *cards])
+        title = f"{self.title} ({self.minutes} min, {self.level})"
+        return "\n".join([title, plain_text(self.prompt), *cards])
 
     __repr__ = __str__
 
@@ -166,12 +169,15 @@ class Order:
         for i, hint in reversed(list(enumerate(self.hints, 1))):
             nested = fold(f"Hint {i} of 3", f"<p>{inline(hint)}</p>{nested}")
         solution = "".join(f"<li>{inline(step.text)}</li>" for step in self.steps)
-        data = json.dumps({"states": states}, ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
+        begin = self._name(())
+        first = states[begin]
+        played = {"begin": begin, "states": states}
+        data = json.dumps(played, ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
         inner = (
             f'<p class="cp-ask">{inline(self.title)} <small>({self.minutes} min · {self.level})</small></p>'
             f'<p>{inline(self.prompt)}</p><ol class="cp-steps">{cards}</ol>'
-            f'<div class="cp-stage">{states[""]["picture"]}</div>'
-            f'<p class="cp-said" role="status">{inline(states[""]["said"])}</p>'
+            f'<div class="cp-stage">{first["picture"]}</div>'
+            f'<p class="cp-said" role="status">{inline(first["said"])}</p>'
             f"{nested}{fold('One order that works', f'<ol>{solution}</ol>')}"
             f'<script type="application/json" class="cp-states">{data}</script>'
         )
