@@ -27,6 +27,16 @@ _PUBLIC = {
     "model.weights": "load_model",
     "model.tokenizer": "load_tokenizer",
     "engine": "chunk_lengths decode generate prefill",
+    "env": "setup",
+    "scheduling.core": "Batch Chunk Plan Request ScheduleError Sequence Step",
+    "scheduling.blocks": "BlockPool",
+    "scheduling.trace": "Trace",
+    "scheduling.state": "State",
+    "scheduling.serve": "serve",
+    "scheduling.policies": "Alternate ChunkedPrefill PrefillFirst RequestLevel SerialChunks",
+    "scheduling.vllm": "VllmV1",
+    "simulation.cost": "Roofline SchedulerCost",
+    "simulation.simulate": "simulate",
     "exercises": "Choice Exercise Feedback Option Order recall",
 }
 _ROOMS = (

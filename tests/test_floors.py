@@ -16,8 +16,9 @@ PACKAGE = ROOT / "chunkprefill"
 
 # The floors of DESIGN.md, bottom first: a module may import from its own floor and from those beneath.
 FLOORS = [
-    ("scheduling.core", "scheduling.blocks", "model.config"),
-    ("scheduling.serve", "scheduling.policies", "simulation.workloads", "analysis.metrics"),
+    ("scheduling.core", "scheduling.blocks", "scheduling.trace", "model.config"),
+    ("scheduling.views", "scheduling.state", "scheduling.serve", "scheduling.policies", "scheduling.vllm",
+     "simulation.workloads", "analysis.metrics"),  # fmt: skip
     ("simulation", "scheduling.parity", "scheduling"),
     ("model",),
     ("engine", "calibrate", "env", "measure"),

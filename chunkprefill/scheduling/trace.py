@@ -1,0 +1,196 @@
+"""What a run leaves behind: columns inside, steps to read, JSON on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, overload
+
+from chunkprefill.scheduling.core import Batch, Request, Rid, Step
+
+FORMAT, VERSION = "chunkprefill-trace", 1
+TIMES = ("scheduled", "dispatched", "start", "end")  # s
+CHUNK = ("request", "first", "length", "emits")
+
+
+class Trace:
+    """Requests, steps and outputs of one run; metrics, plots and grading read this and nothing else.
+
+    `steps` reads as a sequence of `Step`, made when looked at: inside, a chunk is 13 bytes. `columns`: one
+    entry a chunk, "request" (index into `requests`), "first" (position), "length", "emits"; one a step,
+    "scheduled", "dispatched", "start", "end" (s), "blocks_used" and "offset" (of its first chunk; one more at
+    the end). `outputs`: {rid: [token, ...]}, empty where nothing was computed. `host`: seconds that the loop
+    itself took, by part ("check": the contract's); no part of a comparison.
+    """
+
+    def __init__(self, requests: Iterable[Request], *, label: str = "") -> None:
+        self.requests = tuple(requests)
+        self.label = label
+        self.outputs: dict[Rid, list[int]] = {}
+        self.host: dict[str, float] = {}
+        self.columns: dict[str, array] = {name: array("I") for name in CHUNK[:3]}
+        self.columns |= {"emits": array("B"), "offset": array("Q", [0]), "blocks_used": array("Q")}
+        self.columns |= {name: array("d") for name in TIMES}
+        self.preempted: dict[int, tuple[Rid, ...]] = {}  # step -> whom it evicted, where it did
+        self._index = {request.rid: i for i, request in enumerate(self.requests)}
+        if len(self._index) < len(self.requests):
+            seen: set[Rid] = set()
+            twice = next(r.rid for r in self.requests if r.rid in seen or seen.add(r.rid))  # type: ignore[func-returns-value]
+            raise ValueError(f"request {twice}: the name is used twice among {len(self.requests)} requests")
+
+    def record(self, batch: Batch, times: tuple[float, float, float, float], blocks_used: int) -> None:
+        """Append a step; the loop's to call."""
+        columns = self.columns
+        columns["request"].extend(map(self._index.__getitem__, batch.rid))
+        columns["first"].extend(batch.start)
+        columns["length"].extend(batch.length)
+        columns["emits"].extend(batch.emits)
+        if batch.preempted:
+            self.preempted[len(columns["end"])] = batch.preempted
+        for name, time in zip(TIMES, times):
+            columns[name].append(time)
+        columns["blocks_used"].append(blocks_used)
+        columns["offset"].append(len(columns["length"]))
+
+    @property
+    def steps(self) -> Steps:
+        """The steps, in order."""
+        return Steps(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trace) and (self.requests, self.label, self.outputs, self.steps) == (
+            *(other.requests, other.label, other.outputs, other.steps),
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        name = f"{self.label}: " if self.label else ""
+        chunks = len(self.columns["length"])
+        return f"<Trace {name}{len(self.requests)} requests, {len(self.steps)} steps, {chunks} chunks>"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON with a schema version; floats survive exactly."""
+        fields = ("rid", "arrival", "n_prompt", "n_output", "prompt", "priority")
+        requests = [[getattr(request, name) for name in fields] for request in self.requests]
+        document = {
+            **{"format": FORMAT, "version": VERSION, "label": self.label},
+            **{"requests": {"fields": fields, "rows": requests}, "outputs": list(self.outputs.items())},
+            **{"host": self.host, "preempted": [[step, *rids] for step, rids in self.preempted.items()]},
+            "columns": {name: column.tolist() for name, column in self.columns.items()},
+        }
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Read what `save` wrote. ValueError naming the file and what is wrong with it."""
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: not a trace, or cut off: {error}") from None
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ValueError(f"{path}: not a trace (its format is not {FORMAT!r})")
+        if document.get("version") != VERSION:
+            raise ValueError(f"{path}: trace of version {document.get('version')!r}, this reads {VERSION}")
+        try:
+            return cls._read(document)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise ValueError(f"{path}: a broken trace: {type(error).__name__}: {error}") from None
+
+    @classmethod
+    def _read(cls, document: dict[str, Any]) -> Trace:
+        fields = document["requests"]["fields"]
+        trace = cls(Request(**dict(zip(fields, row))) for row in document["requests"]["rows"])
+        trace.label = str(document["label"])
+        trace.host = {str(part): float(seconds) for part, seconds in document["host"].items()}
+        for rid, tokens in document["outputs"]:
+            _require(rid in trace._index, f"outputs of request {rid!r}, which is not among the requests")
+            trace.outputs[rid] = array("Q", tokens).tolist()
+        trace.columns = {
+            name: array(empty.typecode, document["columns"][name]) for name, empty in trace.columns.items()
+        }
+        trace.preempted = {step: tuple(rids) for step, *rids in document["preempted"]}
+        trace._check()
+        return trace
+
+    def _check(self) -> None:
+        """What a recorded run cannot break; a file can."""
+        c, n_chunks, n_steps = self.columns, len(self.columns["length"]), len(self.columns["end"])
+        _require(all(len(c[name]) == n_chunks for name in CHUNK), "columns of chunks differ in length")
+        _require(all(len(c[name]) == n_steps for name in (*TIMES, "blocks_used")), "columns of steps differ")
+        offset = c["offset"]
+        _require(len(offset) == n_steps + 1 and offset[0] == 0 and offset[-1] == n_chunks, "bad offsets")
+        _require(all(a <= b for a, b in pairwise(offset)), "offsets go backwards")
+        _require(max(c["request"], default=-1) < len(self.requests), "a chunk of a request that is not there")
+        _require(min(c["length"], default=1) > 0 and max(c["emits"], default=0) < 2, "a chunk of no token")
+        most = [request.n_prompt + request.n_output for request in self.requests]
+        fits = (s + n <= most[r] for r, s, n in zip(c["request"], c["first"], c["length"]))
+        _require(all(fits), "a chunk beyond the end of its request")
+        for i, times in enumerate(zip(*(c[name] for name in TIMES))):
+            _require(
+                all(map(math.isfinite, times)) and list(times) == sorted(times), f"times of step {i}: {times}"
+            )
+        _require(
+            all(a <= b for a, b in zip(c["end"], c["start"][1:])), "a step starts before the last one ends"
+        )
+        for step, rids in self.preempted.items():
+            known = isinstance(step, int) and 0 <= step < n_steps and all(rid in self._index for rid in rids)
+            _require(known, f"evictions {rids} at step {step!r}")
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+class Steps(Sequence[Step]):
+    """The steps of a trace as a sequence; compares by value."""
+
+    __slots__ = ("_trace",)
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __len__(self) -> int:
+        return len(self._trace.columns["end"])
+
+    @overload
+    def __getitem__(self, i: int) -> Step: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Step]: ...
+    def __getitem__(self, i: int | slice) -> Step | list[Step]:
+        if isinstance(i, slice):
+            return [self._step(j) for j in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"step {i} of {len(self)}")
+        return self._step(i % len(self))
+
+    def __iter__(self) -> Iterator[Step]:
+        return map(self._step, range(len(self)))
+
+    def _step(self, i: int) -> Step:
+        c, requests = self._trace.columns, self._trace.requests
+        rows = slice(c["offset"][i], c["offset"][i + 1])
+        rids = tuple(requests[r].rid for r in c["request"][rows])
+        emits = tuple(map(bool, c["emits"][rows]))
+        evicted = self._trace.preempted.get(i, ())
+        batch = Batch(rids, tuple(c["first"][rows]), tuple(c["length"][rows]), emits, evicted)
+        scheduled, dispatched, start, end = (c[name][i] for name in TIMES)
+        return Step(scheduled, dispatched, start, end, batch, c["blocks_used"][i])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Steps) and self._trace.requests == other._trace.requests:
+            mine, other_s = self._trace, other._trace
+            return mine.columns == other_s.columns and mine.preempted == other_s.preempted
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Step.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(repr, self))}]"
