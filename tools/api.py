@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "chunkprefill"
 PAGE = ROOT / "book/api.md"
+ARGUMENT = r"[a-z_]\w*(?:, [a-z_]\w*)*: +\S"  # a line that explains an argument
 WIDTH = 72  # characters of a signature line; a phone scrolls the box, a desktop need not
 
 HEAD = """# The package, name by name
@@ -139,9 +140,7 @@ def prose(docstring: str | None) -> str:
         if all(line.startswith(("    ", ">>>")) for line in lines):
             blocks.append("```text\n" + inspect.cleandoc("\n".join(["", *lines])) + "\n```")
             continue
-        if re.match(r"\w[\w, ]*: +\S", lines[0]) and all(
-            re.match(r"\w[\w, ]*: +\S|  ", line) for line in lines
-        ):
+        if re.match(ARGUMENT, lines[0]) and all(re.match(rf"{ARGUMENT}|  ", line) for line in lines):
             items = re.sub(r"\n +", " ", "\n".join(lines)).splitlines()  # one argument a line
             named = [item.partition(":") for item in items]
             blocks.append("\n".join(f"- `{name}`: {_escaped(text.strip())}" for name, _, text in named))

@@ -90,6 +90,22 @@ def without_icon_program(head: str) -> str:
     return re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
 
 
+def mended(page: str) -> str:
+    """The page's frame with what axe-core finds wrong in the theme put right.
+
+    The sidebar becomes a landmark. The search button loses its printed shortcut, which its name does not hold
+    (the keys still work).
+    """
+    page = page.replace(
+        '<div id="pst-primary-sidebar"',
+        '<div role="complementary" aria-label="Book" id="pst-primary-sidebar"',
+    )
+    button = (
+        r'(<button class="btn search-button-field.*?)<span class="search-button__kbd-shortcut">.*?</span>'
+    )
+    return re.sub(button, r"\1", page, flags=re.S)
+
+
 def without_search_index(head: str) -> str:
     """The head without the search tools: the search page loads them itself, and no other page uses them."""
     return re.sub(r"<script[^>]*(searchtools|language_data|searchindex)\.js[^>]*></script>\s*", "", head)
@@ -103,11 +119,13 @@ def drop_thebe(app: Sphinx, _config: Any) -> None:
 
 def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], doctree: Any) -> None:
     """Mend a page's body, warn of what cannot be read, and drop the scripts that it does not use."""
+    context["mended"] = mended
     context["without_icon_program"] = without_icon_program
     context["without_search_index"] = without_search_index
     body = context.get("body", "")
     if body:
-        context["body"] = body = frame_tables(body)
+        # an entry of the bibliography's list is a list item; the role it comes with is deprecated
+        context["body"] = body = frame_tables(body).replace('role="doc-biblioentry"', 'role="listitem"')
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,15 +14,9 @@ import pytest
 import yaml
 
 from tests.needs import ROOT, need
+from tools.look import FLAGS, chromium
 from tools.serve import server
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-]
 BUILT = ROOT / "_build/html"
 
 
@@ -102,17 +95,6 @@ def site_url(site_dir: Path) -> Iterator[str]:
         thread.join()
 
 
-def chromium() -> str | None:
-    """The browser's path: the environment's CHROMIUM, or one of the usual names."""
-    named = os.environ.get("CHROMIUM")
-    names = (
-        [named]
-        if named
-        else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"]
-    )
-    return next(filter(None, map(shutil.which, names)), None)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
     """One Chromium for all tests; Playwright's driver, the system's browser."""
@@ -120,7 +102,7 @@ def browser() -> Iterator:
     need("chromium", path, "no chromium or google-chrome on PATH, and CHROMIUM names none")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        one = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        one = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield one
         one.close()
 
@@ -145,14 +127,20 @@ def new_page(browser) -> Iterator[Callable]:
         opened.append(context)
         page = context.new_page()
         page.problems, page.requested = [], []
+
+        def note(line: str) -> None:
+            if not ("favicon" in line and "ERR_ABORTED" in line):  # a page left before its icon came
+                page.problems.append(line)
+
         page.on(
-            "console", lambda m: page.problems.append(f"console: {m.text}") if m.type == "error" else None
+            "console", lambda message: note(f"console: {message.text}") if message.type == "error" else None
         )
-        page.on("pageerror", lambda error: page.problems.append(f"exception: {error}"))
+        page.on("pageerror", lambda error: note(f"exception: {error}"))
         page.on("request", lambda request: page.requested.append(request.url))
-        page.on("requestfailed", lambda r: page.problems.append(f"failed: {r.url} {r.failure}"))
+        page.on("requestfailed", lambda request: note(f"failed: {request.url} {request.failure}"))
         page.on(
-            "response", lambda r: page.problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None
+            "response",
+            lambda answer: note(f"{answer.status}: {answer.url}") if answer.status >= 400 else None,
         )
         return page
 
