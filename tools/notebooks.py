@@ -44,7 +44,7 @@ METADATA = {
     "colab": {"gpuType": "T4", "provenance": []},
 }
 
-HAND_WRITTEN = re.compile(r"(?![0-9a-f]{8}(-|$))[a-z][a-z0-9]*(-[a-z0-9]+)*")  # a name, not 8 hex digits
+HAND_WRITTEN = re.compile(r"(?![0-9a-f-]{8,}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")  # a name, not drawn digits
 UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
@@ -210,9 +210,14 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
 def read(path: Path) -> NotebookNode:
     """The notebook, in format 4. Raises NotebookError for what is none."""
     try:
-        return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-        raise NotebookError(f"{shown(path)} is no notebook: {str(error).splitlines()[0]}") from None
+        text = path.read_text(encoding="utf-8")
+        if not isinstance(content := json.loads(text), dict) or content.get("nbformat") != 4:
+            raise ValueError("it does not say nbformat 4")
+        nbformat.validate(content)
+        return nbformat.reads(text, as_version=4)
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        why = (str(error).splitlines() or ["?"])[0]
+        raise NotebookError(f"{shown(path)} is no notebook: {why}") from None
 
 
 def write(path: Path, notebook: NotebookNode) -> None:
