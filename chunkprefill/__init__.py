@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "measure": "measured",
     "analysis.style": "Canvas Picture Table picture",
+    "analysis.explore": "Explorer",
     "analysis.plots": "curve_picture filling_picture mask_picture passes_picture share_picture",
     "model.config": "Config",
     "model.cache": "KVCache",

@@ -161,7 +161,7 @@ class Exercise:
         """The text of a program, under the exercise's name and without the line that says what it is."""
         text = textwrap.dedent(inspect.getsource(program))
         text = re.sub(r"^((?:@.*\n)*)(def|class) \w+", rf"\1\2 {self.name}", text, count=1)
-        return re.sub(r'\n +""".*?"""', "", text, count=1, flags=re.S)
+        return re.sub(r'\n +""".*?"""(\n(?=\n))?', "", text, count=1, flags=re.S)
 
     def __str__(self) -> str:
         return f"{self.title} ({self.minutes} min, {self.level})\n{self.prompt}"

@@ -111,7 +111,7 @@ class Order:
             yield Move(key, True, self.said(bench), self.picture(bench))
 
     def states(self) -> dict[str, Any]:
-        """Every state that some order reaches, and each step's effect there: what the page plays.
+        """Every state that some order reaches, with each step's effect there: what the page plays.
 
         A state is named by its steps in canonical order, joined by blanks, and by what the bench remembers
         besides: `{name: {said, picture, next}}`, where `next` maps a key to the name of the state after it,
@@ -175,7 +175,9 @@ class Order:
         data = json.dumps(played, ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
         inner = (
             f'<p class="cp-ask">{inline(self.title)} <small>({self.minutes} min · {self.level})</small></p>'
-            f'<p>{inline(self.prompt)}</p><ol class="cp-steps">{cards}</ol>'
+            f"<p>{inline(self.prompt)}</p>"
+            f'<p class="cp-nojs">In a notebook, give the keys to <code>.check("…")</code>, in your order.</p>'
+            f'<ol class="cp-steps">{cards}</ol>'
             f'<div class="cp-stage">{first["picture"]}</div>'
             f'<p class="cp-said" role="status">{inline(first["said"])}</p>'
             f"{nested}{fold('One order that works', f'<ol>{solution}</ol>')}"

@@ -21,7 +21,7 @@ class Unusable(Exception):
 
 
 class _Late(BaseException):
-    """Raised inside a function that runs for too long; no Exception, so `except Exception` lets it through."""
+    """Raised in a function that runs too long; no Exception, so `except Exception` lets it through."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def plain(value: Any) -> Plain:
     Nothing of the reader's own classes is left, so their `__eq__` has no say. Raises Unusable for the rest.
     """
     kind = type(value)
+    if value is ...:
+        return None  # a cell that is not written yet
     if value is None or kind in (bool, int, float, str):
         return value
     if kind.__module__.partition(".")[0] in ("torch", "numpy") and hasattr(value, "tolist"):
@@ -94,7 +96,7 @@ def plain(value: Any) -> Plain:
         if len(items) > MOST:
             raise Unusable(f"it returned more than {MOST:,} items: does the generator ever end?")
         return [plain(item) for item in items]
-    raise Unusable(f"it returned a {kind.__name__}, which this exercise does not ask for")
+    raise Unusable(f"it returned something of type {kind.__name__}, which this exercise does not ask for")
 
 
 def shape(value: Plain) -> tuple[int, ...] | None:
