@@ -71,8 +71,19 @@ def statements(path) -> int:
 
 
 # What somebody reads in an evening to know how it works, in this order.
-EVENING = """scheduling/core scheduling/blocks scheduling/views scheduling/state scheduling/serve
-    scheduling/policies model/config model/attention model/cache model/transformer engine""".split()
+EVENING = [
+    "scheduling/core",
+    "scheduling/blocks",
+    "scheduling/views",
+    "scheduling/state",
+    "scheduling/serve",
+    "scheduling/policies",
+    "model/config",
+    "model/attention",
+    "model/cache",
+    "model/transformer",
+    "engine",
+]
 
 
 @pytest.mark.parametrize(
