@@ -37,11 +37,12 @@ class Trace:
         self.columns |= {"emits": array("B"), "offset": array("Q", [0]), "blocks_used": array("Q")}
         self.columns |= {name: array("d") for name in TIMES}
         self.preempted: dict[int, tuple[Rid, ...]] = {}  # step -> whom it evicted, where it did
-        self._index = {request.rid: i for i, request in enumerate(self.requests)}
-        if len(self._index) < len(self.requests):
-            seen: set[Rid] = set()
-            twice = next(r.rid for r in self.requests if r.rid in seen or seen.add(r.rid))  # type: ignore[func-returns-value]
-            raise ValueError(f"request {twice}: the name is used twice among {len(self.requests)} requests")
+        self._index: dict[Rid, int] = {}
+        for i, request in enumerate(self.requests):
+            if self._index.setdefault(request.rid, i) != i:
+                raise ValueError(
+                    f"request {request.rid}: name used twice among {len(self.requests)} requests"
+                )
 
     def record(self, batch: Batch, times: tuple[float, float, float, float], blocks_used: int) -> None:
         """Append a step; the loop's to call."""
