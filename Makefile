@@ -40,6 +40,8 @@ nbval: $(VENV)/.ready ## run every notebook and compare with its committed outpu
 
 pages-check: $(VENV)/.ready ## generated pages and stamped cells are up to date
 	$(RUN) tools/api.py --check
+	$(RUN) tools/front.py --check
+	$(RUN) tools/primer.py --check
 	$(RUN) tools/ledger.py --check
 	$(RUN) tools/readme.py --check
 	$(RUN) tools/colab.py stamp --check
@@ -56,6 +58,8 @@ notebooks: $(VENV)/.ready ## execute every notebook and normalise what it saves
 
 pages: $(VENV)/.ready ## write the generated pages again
 	$(RUN) tools/api.py
+	$(RUN) tools/front.py
+	$(RUN) tools/primer.py
 	$(RUN) tools/ledger.py
 	$(RUN) tools/readme.py
 

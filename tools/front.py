@@ -1,0 +1,189 @@
+"""The picture of the first page, from the simulator: `python tools/front.py [--check]`.
+
+Fills the stretches of book/intro.md that stand between `<!-- made: NAME -->` and `<!-- end -->`, and writes
+the same picture as `book/_static/front.svg`, in an ink that can be read on a light and on a dark ground.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from chunkprefill.analysis.style import Canvas, Picture, Table  # noqa: E402
+from chunkprefill.scheduling.core import Request  # noqa: E402
+from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst  # noqa: E402
+from chunkprefill.simulation.cost import Roofline  # noqa: E402
+from chunkprefill.simulation.simulate import simulate  # noqa: E402
+
+PAGE, DRAWING = ROOT / "book/intro.md", ROOT / "book/_static/front.svg"
+CHAT, DOCUMENT = 0, 1
+N_DOCUMENT, BUDGET = 8192, 512  # tokens
+ARRIVES = 0.1  # s
+REQUESTS = (
+    Request(CHAT, 0.0, 400, 80),
+    Request(DOCUMENT, ARRIVES, N_DOCUMENT, 12),
+)
+LEFT, RIGHT, GREY = (
+    104,
+    496,
+    "#767676",
+)  # the row names' edge and the plot's, in user units; 4.5:1 on white, 4.4:1 on black
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulated run as the picture needs it; times in s."""
+
+    title: str
+    boxes: tuple[tuple[int, float, float, bool], ...]  # rid, start, end, whether it is a decoding step
+    tokens: dict[int, list[float]]  # rid -> when each of its tokens was there
+
+    @property
+    def silence(self) -> tuple[float, float]:
+        """The chat's longest gap between two tokens: from, to."""
+        times = self.tokens[CHAT]
+        return max(pairwise(times), key=lambda gap: gap[1] - gap[0])
+
+    @property
+    def wait(self) -> float:
+        """The document's time to its first token."""
+        return self.tokens[DOCUMENT][0] - ARRIVES
+
+
+@cache
+def runs() -> tuple[Run, Run]:
+    """The same two requests under both policies, priced by the default cost: Llama-3-8B on an H100."""
+    both = []
+    for title, policy in (
+        ("In one piece", PrefillFirst(N_DOCUMENT)),
+        (f"In chunks, {BUDGET} tokens a step", ChunkedPrefill(BUDGET)),
+    ):
+        trace = simulate(list(REQUESTS), policy, Roofline())
+        prompts = {CHAT: REQUESTS[CHAT].n_prompt, DOCUMENT: N_DOCUMENT}
+        boxes: list[tuple[int, float, float, bool]] = []
+        tokens: dict[int, list[float]] = {CHAT: [], DOCUMENT: []}
+        for step in trace.steps:
+            for chunk in step.batch.chunks:
+                rid = int(chunk.rid)
+                boxes.append((rid, step.start, step.end, chunk.start >= prompts[rid]))
+                if chunk.emits:
+                    tokens[rid].append(step.end)
+        both.append(Run(title, tuple(boxes), tokens))
+    return both[0], both[1]
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds, whole."""
+    return f"{seconds * 1e3:.0f} ms"
+
+
+def timeline() -> Picture:
+    """Both runs on one scale: who is computed when, and the chat's longest silence marked."""
+    first, last = 0.08, max(run.tokens[DOCUMENT][0] for run in runs()) + 0.03
+    scale = (RIGHT - LEFT) / (last - first)
+    canvas = Canvas(368)
+    for k, run in enumerate(runs()):
+        top = 164 * k
+        canvas.text(0, top + 20, run.title, bold=True)
+        canvas.text(LEFT - 12, top + 74, "chat", anchor="end")
+        canvas.text(LEFT - 12, top + 112, "document", anchor="end")
+        for rid, start, end, decodes in run.boxes:
+            a, b = max(start, first), min(end, last)
+            if a < b:
+                y, tall = top + (58 if rid == CHAT else 94), 24
+                fill = "decode" if decodes else "prefill"
+                canvas.rect(
+                    LEFT + (a - first) * scale,
+                    y + 4 * decodes,
+                    max((b - a) * scale - 1, 0.5),
+                    tall - 8 * decodes,
+                    fill,
+                )
+        a, b = (LEFT + (t - first) * scale for t in run.silence)
+        y = top + 48
+        for x in (a, b):
+            canvas.line(x, y - 7, x, y + 7, "trouble", width=3)
+        canvas.line(a, y, b, y, "trouble", width=3)
+        words = f"silent for {ms(run.silence[1] - run.silence[0])}"
+        if b - a > 200:
+            canvas.text((a + b) / 2, y - 8, words, anchor="middle")
+        else:
+            canvas.text(a - 10, y + 6, words, anchor="end")
+    whole = runs()[0]
+    middle = sum(next((s, e) for r, s, e, d in whole.boxes if r == DOCUMENT and not d)) / 2
+    canvas.text(LEFT + (middle - first) * scale, 112, f"{N_DOCUMENT:,} tokens", anchor="middle", fill="#fff")
+    bottom = 300
+    canvas.line(LEFT, bottom, RIGHT, bottom)
+    for t in range(100, round(last * 1e3), 50):
+        x = LEFT + (t / 1e3 - first) * scale
+        canvas.line(x, bottom, x, bottom + 6)
+        canvas.text(x, bottom + 26, str(t), anchor="middle")
+    canvas.text((LEFT + RIGHT) / 2, bottom + 54, "time, ms", anchor="middle")
+    one, cut = runs()
+    return canvas.picture(
+        alt=f"A chat is being answered when a document of {N_DOCUMENT:,} tokens arrives at {ms(ARRIVES)}. "
+        f"In one piece, its prefilling keeps the chat silent for {ms(one.silence[1] - one.silence[0])}. "
+        f"In chunks, with {BUDGET} tokens a step, the chat goes on and its longest silence is "
+        f"{ms(cut.silence[1] - cut.silence[0])}.",
+        caption="Each box is a step that the request took part in, as wide as it took. "
+        "Tall and blue: the prompt is read. Low and orange: a token is written.",
+        badge="simulated",
+        source="Llama-3-8B on one H100, priced from its operators",
+        table=Table(
+            header=("measure", one.title, cut.title.partition(",")[0]),
+            rows=[
+                ("longest silence of the chat", *(ms(r.silence[1] - r.silence[0]) for r in runs())),
+                ("document's first token after", *(ms(r.wait) for r in runs())),
+            ],
+        ),
+    )
+
+
+def sentence() -> str:
+    """What the picture says, with its price."""
+    one, cut = runs()
+    return (
+        f"Read in one piece, the document keeps the chat silent for "
+        f"**{ms(one.silence[1] - one.silence[0])}**. Cut into chunks, it keeps it silent for "
+        f"**{ms(cut.silence[1] - cut.silence[0])}** at most. The document pays: its own first token "
+        f"comes after {ms(cut.wait)} in place of {ms(one.wait)}."
+    )
+
+
+def filled(page: str) -> str:
+    """The page with every generated stretch made anew. Raises ValueError for a name that nothing makes."""
+    parts = {"timeline": lambda: timeline()._repr_html_(), "sentence": sentence}
+
+    def fill(found: re.Match[str]) -> str:
+        if found[1] not in parts:
+            raise ValueError(f"intro: no part is called {found[1]!r}; there are {', '.join(parts)}")
+        return f"<!-- made: {found[1]} -->\n{parts[found[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- made: (\S+) -->.*?<!-- end -->", fill, page, flags=re.S)
+
+
+def main(args: list[str]) -> int:
+    """Write page and drawing, or with --check say which of them is stale."""
+    drawing = timeline().image().replace("currentColor", GREY).replace(' width="100%"', "")
+    drawing = drawing.replace('font-family="inherit"', 'font-family="sans-serif"') + "\n"
+    page = PAGE.read_text("utf8")
+    stale = [path for path, new in ((PAGE, filled(page)), (DRAWING, drawing))
+             if not path.is_file() or path.read_text("utf8") != new]  # fmt: skip
+    if "--check" in args:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run `make pages`", file=sys.stderr)
+        return bool(stale)
+    PAGE.write_text(filled(page), encoding="utf8")
+    DRAWING.write_text(drawing, encoding="utf8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
