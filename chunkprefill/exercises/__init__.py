@@ -32,6 +32,12 @@ _PUBLIC = {
     "emit": "who_emits",
     "branch": "branch_on_t",
     "chapter1": "guess_twice guess_share what_is_built cache_size who_waits why_one_row",
+    "playback": "Playback WrongPlan",
+    "order_pd": "order_pd",
+    "first_iterations": "first_iterations",
+    "write_prefill_first": "write_prefill_first",
+    "write_chunked_prefill": "write_chunked_prefill",
+    "chapter3": "guess_waits guess_cut_alone why_still_waiting which_condition decode_is who_is_next",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
     "pairs_in_chunks what_for",
 }

@@ -41,6 +41,7 @@ class Exercise:
     show:       show(case) writes a case as the call that it is
     solution, wrong, hints: a right program, three wrong ones or more, three hints from faint to plain
     minutes, level: how long it takes; Bloom's level
+    preamble:   the imports that a program needs, shown above it
     """
 
     id: str
@@ -60,6 +61,7 @@ class Exercise:
     hints: tuple[str, str, str]
     minutes: int = 5
     level: str = "apply"
+    preamble: str = ""
     size: Callable[[Case], float] = field(
         default=lambda case: sum(v for v in case.values() if isinstance(v, int))
     )
@@ -127,7 +129,7 @@ class Exercise:
         shown = self._telling_cases(guilty)
         options = tuple(
             Option("abcdefgh"[i], f"Program {'ABCDEFGH'[i]}", self._reply(i == guilty, wrong.hint),
-                   i == guilty, self.source(wrong.program))
+                   i == guilty, self.source(wrong.program).removeprefix(self.preamble))
             for i, wrong in enumerate(self.wrong)
         )  # fmt: skip
         calls = " and ".join(self.show(case) for case in shown)
@@ -161,7 +163,7 @@ class Exercise:
         """The text of a program, under the exercise's name and without the line that says what it is."""
         text = textwrap.dedent(inspect.getsource(program))
         text = re.sub(r"^((?:@.*\n)*)(def|class) \w+", rf"\1\2 {self.name}", text, count=1)
-        return re.sub(r'\n +""".*?"""(\n(?=\n))?', "", text, count=1, flags=re.S)
+        return self.preamble + re.sub(r'\n +""".*?"""(\n(?=\n))?', "", text, count=1, flags=re.S)
 
     def __str__(self) -> str:
         return f"{self.title} ({self.minutes} min, {self.level})\n{self.prompt}"

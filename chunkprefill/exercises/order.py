@@ -119,7 +119,7 @@ class Order:
         """
         table: dict[str, Any] = {}
         ahead: list[tuple[str, ...]] = [()]
-        seen = {self._name(())}
+        seen = {""}
         while ahead:
             path = ahead.pop(0)
             moves: dict[str, Any] = {}
@@ -146,6 +146,8 @@ class Order:
         return keys
 
     def _name(self, path: tuple[str, ...]) -> str:
+        if not path:
+            return ""
         bench = self.start()
         list(self.play(path, bench))
         steps = " ".join(step.key for step in self.steps if step.key in path)
@@ -169,17 +171,14 @@ class Order:
         for i, hint in reversed(list(enumerate(self.hints, 1))):
             nested = fold(f"Hint {i} of 3", f"<p>{inline(hint)}</p>{nested}")
         solution = "".join(f"<li>{inline(step.text)}</li>" for step in self.steps)
-        begin = self._name(())
-        first = states[begin]
-        played = {"begin": begin, "states": states}
-        data = json.dumps(played, ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
+        data = json.dumps({"states": states}, ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
         inner = (
             f'<p class="cp-ask">{inline(self.title)} <small>({self.minutes} min · {self.level})</small></p>'
             f"<p>{inline(self.prompt)}</p>"
             f'<p class="cp-nojs">In a notebook, give the keys to <code>.check("…")</code>, in your order.</p>'
             f'<ol class="cp-steps">{cards}</ol>'
-            f'<div class="cp-stage">{first["picture"]}</div>'
-            f'<p class="cp-said" role="status">{inline(first["said"])}</p>'
+            f'<div class="cp-stage">{states[""]["picture"]}</div>'
+            f'<p class="cp-said" role="status">{inline(states[""]["said"])}</p>'
             f"{nested}{fold('One order that works', f'<ol>{solution}</ol>')}"
             f'<script type="application/json" class="cp-states">{data}</script>'
         )

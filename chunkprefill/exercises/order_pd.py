@@ -103,6 +103,12 @@ def picture(server: Server) -> str:
     return board(rows, title="Tasks done")
 
 
+def memory(server: Server) -> str:
+    """Who has waited, and behind how many chunks the newcomer stood."""
+    waiting = (f"{rid} waited" for rid, n in sorted(server.waited.items()) if n)
+    return " ".join([*waiting, *([f"behind {server.newcomer}"] if server.newcomer else [])])
+
+
 def finish(server: Server) -> str:
     """Did everybody finish?"""
     left = ", ".join(map(str, server.live()))
@@ -134,7 +140,7 @@ order_pd = Order(
     said=said,
     picture=picture,
     finish=finish,
-    memory=lambda server: f"{sorted(server.waited.items())} {server.newcomer}",
+    memory=memory,
     hints=(
         "Within one sequence the order is fixed. What is free is how the two are laid into each other.",
         "From which task on could D₂₁ run? Count the chunks of sequence 1 that you put between the two.",

@@ -1,0 +1,92 @@
+"""Predictions and questions of chapter 3: who runs next?"""
+
+from __future__ import annotations
+
+from chunkprefill.exercises.choice import Choice, Option
+
+guess_waits = Choice(
+    id="guess-waits",
+    predict=True,
+    prompt="Two chats are decoding. Somebody sends a document of 4,096 tokens, and soon after it two more "
+    "chats come. Now the scheduler changes: the document is cut into chunks of at most 512 tokens, decoding "
+    "steps go first, and prompts are served in the order in which they came. Which of these gets clearly "
+    "shorter: the longest silence in chat 1, the time until chat 3 says its first word, both, or neither?",
+    options=(
+        Option("silence", "The longest silence in chat 1.", "Chat 1 decodes beside every chunk, so it "
+               "waits for one chunk at a time. Chat 3 has a prompt: it stands in line behind the document."),
+        Option("first", "The time until chat 3 says its first word.", "The chunks leave no room for chat 3: "
+               "its prompt came after the document's, and is served after it."),
+        Option("both", "Both.", "Cutting makes room between the chunks, and decoding steps use it. A prompt "
+               "that came later may not, as long as prompts are served in the order in which they came."),
+        Option("neither", "Neither: it is the same work.", "The work is the same. But a decoding step no "
+               "longer has to wait for all of it."),
+    ),
+)  # fmt: skip
+
+guess_cut_alone = Choice(
+    id="guess-cut-alone",
+    predict=True,
+    prompt="A scheduler runs prompts first, and decoding only when no prompt is left. Its author cuts all "
+    "prompts into chunks of 512 and changes nothing else. What becomes of the longest silence in chat 1?",
+    options=(
+        Option("one", "It shrinks to about one chunk.", "After each chunk the scheduler asks the same "
+               "question as before, and a prompt is still waiting: the rest of this one."),
+        Option("half", "It shrinks a little.", "Nothing runs between the chunks but the next chunk."),
+        Option("not", "It does not shrink.", "Between two chunks the scheduler may choose, and it chooses "
+               "the next chunk. Cutting makes a place to step in; only the order says who steps."),
+    ),
+)  # fmt: skip
+
+decode_is = Choice(
+    id="decode-is",
+    prompt="In this book's package a step has no phases. What is a decoding step to it?",
+    options=(
+        Option("a", "A flag that the scheduler sets on a sequence.", "There is no flag to set wrong. What a "
+               "sequence needs follows from two numbers: tokens known, tokens cached."),
+        Option("b", "A chunk of one token, after which everything known is cached.", "So it emits, like the "
+               "last chunk of a prompt. One kind of task, and one rule for when a token comes out.", True),
+        Option("c", "Any chunk of one token.", "A prompt may be cut so that a chunk has one token. It emits "
+               "only if nothing is left to cache: chapter 2's trap."),
+    ),
+)  # fmt: skip
+
+why_still_waiting = Choice(
+    id="why-still-waiting",
+    prompt="An engine runs decodes first and chunks of 512 in what is left. A user sends 20 tokens right "
+    "after somebody else's document of 100,000 and waits for seconds. What would help *this* user?",
+    options=(
+        Option("a", "Smaller chunks.", "Then there are more of them, and the user stands behind all of them "
+               "as before. Chapter 5 shows that they cost more time in all."),
+        Option("b", "Letting a short prompt pass between the chunks.", "The room is there after every chunk. "
+               "The order of admission decides who uses it.", True),
+        Option("c", "Decoding steps before chunks.", "That is so already. This user has no decoding step "
+               "yet, for the prompt has not run."),
+    ),
+)  # fmt: skip
+
+which_condition = Choice(
+    id="which-condition",
+    prompt="Decodes first, a budget of 64 tokens, 100 sequences decoding, one long prompt. What happens?",
+    options=(
+        Option("a", "The prompt is cut into chunks of 64.", "The decodes have spent the budget before the "
+               "prompt is asked."),
+        Option("b", "64 of the 100 decode; the others, and the prompt, are left out.", "The promise has a "
+               "condition: the budget is at least the number of decodes. Here it is broken, whatever the "
+               "order.", True),
+        Option("c", "All 100 decode, for decodes go first.", "They go first, as far as the budget reaches. "
+               "The budget is a limit on every token of the iteration."),
+    ),
+)  # fmt: skip
+
+who_is_next = Choice(
+    id="who-is-next",
+    prompt="From chapter 2: the first token of a prompt in three chunks can come out…",
+    options=(
+        Option("a", "after the first chunk, if it is urgent.", "The first chunk's last position knows "
+               "nothing of what comes after it. Its next token is a token of the prompt."),
+        Option("b", "after the last chunk, whatever runs between the chunks.", "Only then is everything that "
+               "is known cached. Other requests may run in between; the cache keeps.", True),
+        Option("c", "only if nothing else runs between the chunks.", "A chunk needs the cache of the ones "
+               "before it, and a cache does not fade while others run."),
+    ),
+)  # fmt: skip
