@@ -29,9 +29,9 @@ BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.analys
     "published": ("published", "taken from the source named beside it"),
     "drawing": ("drawing", "drawn to explain; its proportions were not measured"),
 }
-NEEDS_COURSE_JS = re.compile(
-    r"""<cp-|class=["'][^"']*\bcp-|data-cp-"""
-)  # the marks of the course's own elements
+FORMS = re.compile(
+    r'class="[^"]*\bcp-(el|explorer)\b|vnd\.jupyter\.widget-view'
+)  # marks of what course.js serves
 OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that uses it contains
     "thebe": re.compile(r"(?!)"),  # nothing does
     "copybutton": re.compile(r'<div class="highlight'),
@@ -41,8 +41,8 @@ OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that u
     "sphinx-design": re.compile(r'class="[^"]*sd-'),
     "mystnb": re.compile(r'class="[^"]*\bcell\b'),
     "exercise.css": re.compile(r'class="[^"]*(exercise|solution)'),
-    "course.js": NEEDS_COURSE_JS,
-    "elements.css": NEEDS_COURSE_JS,
+    "course.js": FORMS,
+    "elements.css": FORMS,
 }
 SPEAKS = ("aria-label", "aria-labelledby", "aria-hidden")
 
