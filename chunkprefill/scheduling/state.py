@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
-from itertools import compress
+from itertools import compress, filterfalse
 from operator import add, attrgetter, eq, gt, index, le
 from time import perf_counter
 from typing import Any
@@ -27,8 +27,8 @@ class State(ReadOnly):
     """
 
     __slots__ = (
-        *("_check_s", "_deciding", "_evictions", "_last", "_live", "_memory", "_n_steps", "_now", "_running"),
-        *("_tables", "_waiting", "pool", "running", "waiting"),
+        *("_check_s", "_deciding", "_evictions", "_last", "_live", "_memory", "_n_steps", "_now", "_queued"),
+        *("_running", "_tables", "_waiting", "pool", "running", "waiting"),
     )
     pool: Memory
     running: Line
@@ -41,6 +41,7 @@ class State(ReadOnly):
             **{"pool": Memory(memory), "running": Line(running), "waiting": Line(waiting)},
             **{"_memory": memory, "_running": running, "_waiting": waiting, "_live": {}, "_tables": {}},
             "_last": {},  # known tokens at which a request is finished
+            "_queued": {},  # known tokens of each one that waits, as they were when it joined the queue
             "_evictions": 0,  # since a token was last emitted
             **{"_now": 0.0, "_n_steps": 0, "_deciding": False, "_check_s": 0.0},
         }.items():
@@ -72,6 +73,7 @@ class State(ReadOnly):
         seq = Sequence(rid, request.n_prompt, request.arrival, request.priority, order=len(self._last))
         self._last[rid] = request.n_prompt + (n_output or request.n_output)
         self._live[rid] = self._waiting[rid] = seq
+        self._queued[rid] = seq.known
 
     def ask(self, policy: Any, now: float | None = None) -> Plan:
         """The policy's plan. ScheduleError if it is no Plan, or if the policy changed what it was shown."""
@@ -139,6 +141,9 @@ class State(ReadOnly):
                 raise ValueError
         except (KeyError, ValueError):
             return self.apply(self._refuse_row(plan))
+        new = tuple(filterfalse(self._running.__contains__, rids))
+        if new:
+            self._check_queue(new)
         growing = tuple(compress(zip(seqs, ends), map(gt, ends, map(_room, seqs))))
         grants = self._check_room(plan, growing) if growing else []
         _put(self, "_check_s", self._check_s + perf_counter() - began)
@@ -150,10 +155,9 @@ class State(ReadOnly):
             table += self._memory.take(n)
             _set_room(seq, len(table) * self._memory.block_size)
         deque(map(_set_cached, seqs, ends), maxlen=0)
-        if 0 in starts:
-            for seq in compress(seqs, map((0).__eq__, starts)):
-                del self._waiting[seq.rid]
-                self._running[seq.rid] = seq
+        for rid in new:
+            self._running[rid] = self._waiting.pop(rid)
+            del self._queued[rid]
         _put(self, "_n_steps", self._n_steps + 1)
         return Batch(rids, starts, lengths, tuple(map(eq, ends, knowns)), plan.preempted)
 
@@ -180,6 +184,7 @@ class State(ReadOnly):
             _set_cached(seq, 0), _set_room(seq, 0)
             self._waiting[rid] = seq
             self._waiting.move_to_end(rid, last=False)
+            self._queued[rid] = seq.known
         _put(self, "_evictions", self._evictions + len(rids))
 
     # The rules of the contract. Nothing below changes anything.
@@ -202,6 +207,15 @@ class State(ReadOnly):
             raise ScheduleError(
                 f"request {rid}: livelock, {self._evictions} evictions since a token was last emitted"
             )
+
+    def _check_queue(self, rids: tuple[Rid, ...]) -> None:
+        """Who is admitted must be as it was when it joined the queue, which is too long to be looked over."""
+        for rid in rids:
+            seq, known = self._waiting[rid], self._queued[rid]
+            if (seq.cached, seq.known) != (0, known):
+                became = f"its cached 0 became {seq.cached}, its known {known} became {seq.known}"
+                _set_cached(seq, 0), _set_known(seq, known)
+                raise ScheduleError(f"request {rid}: a policy only looks, {became}")
 
     def _check_room(self, plan: Plan, growing: tuple[tuple[Sequence, int], ...]) -> list[int]:
         """Blocks that each growing sequence takes."""

@@ -162,7 +162,7 @@ def test_overlapped_an_arrival_is_seen_one_step_later():
 @settings(max_examples=100, deadline=None)
 @given(workloads(), st.floats(0, 3), st.floats(0.01, 3))
 def test_overlap_hides_scheduling_up_to_the_length_of_a_step(requests, sched, execute):
-    """Exposed scheduling: all of it in serial; overlapped, what exceeds the step before or follows a pause."""
+    """Exposed scheduling: all of it in serial; overlapped, what exceeds the step before."""
     price, policy = cp.SchedulerCost(sched), cp.ChunkedPrefill(16)
     for overlap in (False, True):
         trace = cp.simulate(requests, policy, lambda b: execute, scheduling=price, overlap=overlap)
