@@ -29,6 +29,9 @@ _PUBLIC = {
     "model.tokenizer": "load_tokenizer",
     "engine": "chunk_lengths decode generate prefill",
     "env": "setup",
+    "simulation.devices": "DEVICES Device",
+    "simulation.kernels": "Kernels",
+    "simulation.published": "published",
     "scheduling.core": "Batch Chunk Plan Request ScheduleError Sequence Step",
     "scheduling.blocks": "BlockPool",
     "scheduling.trace": "Trace",
@@ -38,6 +41,7 @@ _PUBLIC = {
     "scheduling.vllm": "VllmV1",
     "simulation.cost": "Roofline SchedulerCost",
     "simulation.simulate": "simulate",
+    "simulation.workloads": "bursty code conversation documents_and_chats poisson read_azure read_mooncake",
     "exercises": "Choice Exercise Feedback Option Order recall",
 }
 _ROOMS = (
