@@ -22,6 +22,7 @@ _PUBLIC = {
     "measure": "measured",
     "analysis.style": "Canvas Picture Table picture",
     "analysis.explore": "Explorer",
+    "analysis.grid": "grid_picture",
     "analysis.plots": "curve_picture filling_picture mask_picture passes_picture share_picture",
     "model.config": "Config",
     "model.cache": "KVCache",

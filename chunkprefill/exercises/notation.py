@@ -1,23 +1,14 @@
-"""P and D with two small numbers: the textbook's names for what a scheduler puts in order."""
+"""What a reader's schedule runs, as a board of P and D."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from chunkprefill.analysis.grid import task
 from chunkprefill.exercises.draw import Cell, board
 
-SMALL = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 Row = Sequence[Any]  # rid, start, length, emits: what one request does in one step; a Chunk is one
-
-
-def task(kind: str, *numbers: int) -> str:
-    """`P₁₂`: the second chunk of sequence 1; `D₂₁`: the first decoding step of sequence 2.
-
-    With a number of 10 or more the two are set apart: `P₁ ₁₂`. Along a row of one sequence, one number: `P₂`.
-    """
-    gap = " " if len(numbers) > 1 and max(numbers) > 9 else ""
-    return kind + gap.join(map(str, numbers)).translate(SMALL)
 
 
 def grid(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
+from chunkprefill.analysis.grid import task
 from chunkprefill.exercises.draw import Cell, board
-from chunkprefill.exercises.notation import task
 from chunkprefill.exercises.order import Broken, Order, Step
 from chunkprefill.scheduling.core import Plan, Request
 from chunkprefill.scheduling.core import Sequence as Seq

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunkprefill import exercises
+from chunkprefill.analysis.grid import task
 from chunkprefill.exercises import served
-from chunkprefill.exercises.notation import grid, task
+from chunkprefill.exercises.notation import grid
 from chunkprefill.exercises.playback import Playback
 from chunkprefill.scheduling import policies
 from chunkprefill.scheduling.core import Plan
