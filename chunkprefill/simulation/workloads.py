@@ -1,0 +1,228 @@
+"""Who comes when, and with how much: recorded traces, and seeded generators of the same shapes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from chunkprefill.scheduling.core import Request
+
+Lengths = Callable[[np.random.Generator, int], np.ndarray] | int | tuple[int, int]
+Row = tuple[float, int, int]  # arrival in s, prompt tokens, output tokens
+Path = str | os.PathLike[str]
+
+# Azure's 2023 traces (Splitwise, ISCA'24): tokens at these quantiles of prompt and output.
+QUANTILES = (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1)
+CONVERSATION = (
+    (2, 29, 181, 207, 396, 1020, 1189, 2734, 4083, 4142, 14050),
+    (7, 16, 41, 54, 85, 129, 395, 424, 451, 601, 1000),
+)
+CODE = (
+    (3, 17, 75, 147, 578, 1469, 2744, 5187, 7303, 7436, 7437),
+    (6, 6, 6, 7, 9, 13, 24, 55, 90, 251, 1899),
+)
+CONVERSATION_RATE, CODE_RATE = 19_366 / 3_502, 8_819 / 3_436  # requests/s
+
+
+def read_azure(path: Path) -> list[Request]:
+    """Requests of an Azure trace (CSV: TIMESTAMP, ContextTokens, GeneratedTokens), to the µs, from 0 s.
+
+    A malformed row is refused (ValueError) with file and line. Source: Azure/AzurePublicDataset, CC BY 4.0.
+    """
+
+    def row(cells: dict[str, str]) -> Row:
+        return _seconds(cells["TIMESTAMP"]), int(cells["ContextTokens"]), int(cells["GeneratedTokens"])
+
+    return _requests(path, _table(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), row))
+
+
+def read_mooncake(path: Path) -> list[Request]:
+    """Requests of a Mooncake trace: its JSON lines, or a CSV of timestamp_ms, input_length, output_length.
+
+    First arrival 0 s. A malformed row is refused (ValueError) with file and line. Source:
+    kvcache-ai/Mooncake.
+    """
+
+    def row(cells: dict[str, Any]) -> Row:
+        ms = cells["timestamp"] if "timestamp" in cells else cells["timestamp_ms"]
+        return float(ms) / 1e3, _int(cells["input_length"]), _int(cells["output_length"])
+
+    with _open(path) as file:
+        lines = file.read(1)
+    if lines != "{":
+        return _requests(path, _table(path, ("timestamp_ms", "input_length", "output_length"), row))
+    return _requests(path, _json_lines(path, row))
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return int(value)
+    raise ValueError(f"{value!r} is no whole number")
+
+
+def _seconds(stamp: str) -> float:
+    """A time of day and date, with any number of decimals, in seconds."""
+    whole, _, decimals = stamp.strip().partition(".")
+    if decimals and not decimals.isdecimal():
+        raise ValueError(f"{stamp!r} is no time")
+    since = datetime.fromisoformat(whole) - datetime(2000, 1, 1)
+    return since.total_seconds() + float(f"0.{decimals or 0}")
+
+
+def _open(path: Path) -> Any:
+    try:
+        return open(path, encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _table(
+    path: Path, columns: Sequence[str], row: Callable[[dict[str, str]], Row]
+) -> Iterator[tuple[int, Row]]:
+    with _open(path) as file:
+        reader = csv.reader(file)
+        try:
+            header = [cell.strip() for cell in next(reader, [])]
+            if missing := [name for name in columns if name not in header]:
+                raise ValueError(f"no column {', '.join(missing)} in {header}")
+            for cells in reader:
+                if len(cells) != len(header):
+                    raise ValueError(f"{len(cells)} cells in a row of {len(header)}")
+                yield reader.line_num, row(dict(zip(header, cells)))
+        except (ValueError, csv.Error, OverflowError) as error:
+            raise ValueError(f"{path}:{max(1, reader.line_num)}: {error}") from None
+
+
+def _json_lines(path: Path, row: Callable[[dict[str, Any]], Row]) -> Iterator[tuple[int, Row]]:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                if line.strip():
+                    yield number, row(json.loads(line))
+            except KeyError as error:
+                raise ValueError(f"{path}:{number}: no {error}") from None
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                raise ValueError(f"{path}:{number}: {error}") from None
+
+
+def _requests(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Request]:
+    found = list(rows)
+    if not found:
+        raise ValueError(f"{path}:1: no requests in it")
+    first = min(arrival for _, (arrival, _, _) in found)
+    requests = []
+    for rid, (line, (arrival, n_prompt, n_output)) in enumerate(found):
+        try:
+            requests.append(Request(rid, round(arrival - first, 6), n_prompt, n_output))
+        except ValueError as error:
+            raise ValueError(f"{path}:{line}: {error}") from None
+    return requests
+
+
+def poisson(
+    n: int, rate: float, *, prompt: Lengths = 512, output: Lengths = 128, seed: int = 0
+) -> list[Request]:
+    """`n` requests at `rate` a second, gaps exponential.
+
+    prompt, output: tokens; a number, (least, most) drawn evenly, or a function (generator, n) -> lengths.
+    """
+    random = _generator(n, rate, seed)
+    return _drawn(random, np.cumsum(random.exponential(1 / rate, n)), prompt, output)
+
+
+def bursty(
+    n: int, rate: float, *, burst: int = 10, prompt: Lengths = 512, output: Lengths = 128, seed: int = 0
+) -> list[Request]:
+    """As `poisson`, but in bursts of `burst` requests on average (geometric) that come at one moment.
+
+    `rate` is requests a second over the whole, as there.
+    """
+    random = _generator(n, rate, seed)
+    if burst < 1:
+        raise ValueError(f"burst must be at least 1 request, got {burst}")
+    begins = random.random(n) < 1 / burst  # whether a request opens a new burst
+    gaps = np.where(begins, random.exponential(burst / rate, n), 0.0)
+    return _drawn(random, np.cumsum(gaps), prompt, output)
+
+
+def conversation(n: int, rate: float = CONVERSATION_RATE, *, seed: int = 0) -> list[Request]:
+    """Poisson arrivals with lengths from the published quantiles of Azure's 2023 conversation trace."""
+    return _like(n, rate, CONVERSATION, 0.07, seed)
+
+
+def code(n: int, rate: float = CODE_RATE, *, seed: int = 0) -> list[Request]:
+    """Poisson arrivals with lengths from the published quantiles of Azure's 2023 code trace, drawn apart."""
+    return _like(n, rate, CODE, 0.0, seed)
+
+
+def documents_and_chats(
+    *,
+    n_documents: int = 1,
+    n_chats: int = 8,
+    n_late: int = 8,
+    document: int = 16_384,
+    chat: tuple[int, int] = (50, 200),
+    output: int = 200,
+    at: float = 1.0,
+    window: float = 1.0,
+    seed: int = 0,
+) -> list[Request]:
+    """Chats that decode when documents come, and chats that come behind them.
+
+    "chat0"... arrive at 0 s and answer with `output` tokens; "doc0"... arrive at `at` s with `document`
+    prompt tokens each; "late0"... arrive evenly at random within `window` s after. Documents have priority 1,
+    chats 0.
+    """
+    random = _generator(n_documents + n_chats + n_late, 1.0, seed)
+    prompts = iter(_lengths(random, n_chats + n_late, chat, "chat").tolist())
+    late = np.sort(at + window * random.random(n_late))
+    return [
+        *(Request(f"chat{i}", 0.0, next(prompts), output) for i in range(n_chats)),
+        *(Request(f"doc{i}", at, document, output, priority=1) for i in range(n_documents)),
+        *(Request(f"late{i}", float(t), next(prompts), output) for i, t in enumerate(late)),
+    ]
+
+
+def _generator(n: int, rate: float, seed: int) -> np.random.Generator:
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1 request, got {n!r}")
+    if not 0 < rate < float("inf"):
+        raise ValueError(f"rate must be above 0 requests/s, got {rate!r}")
+    return np.random.default_rng(seed)
+
+
+def _lengths(random: np.random.Generator, n: int, lengths: Lengths, what: str) -> np.ndarray:
+    if callable(lengths):
+        return np.asarray(lengths(random, n))
+    low, high = lengths if isinstance(lengths, tuple) else (lengths, lengths)
+    if not 1 <= low <= high:
+        raise ValueError(f"{what} must be at least 1 token, least before most, got {lengths!r}")
+    return random.integers(low, high, n, endpoint=True)
+
+
+def _drawn(
+    random: np.random.Generator, arrivals: np.ndarray, prompt: Lengths, output: Lengths
+) -> list[Request]:
+    prompts = _lengths(random, len(arrivals), prompt, "prompt").tolist()
+    outputs = _lengths(random, len(arrivals), output, "output").tolist()
+    rows = zip(arrivals.tolist(), prompts, outputs)
+    return [Request(rid, arrival, p, o) for rid, (arrival, p, o) in enumerate(rows)]
+
+
+def _like(n: int, rate: float, quantiles: tuple[Sequence[int], ...], rank: float, seed: int) -> list[Request]:
+    """Lengths by inverse quantiles of two normal numbers whose ranks correlate (Spearman) by `rank`."""
+    random = _generator(n, rate, seed)
+    arrivals = np.cumsum(random.exponential(1 / rate, n))
+    rho = 2 * np.sin(np.pi * rank / 6)
+    first, other = random.standard_normal((2, n))
+    normals = first, rho * first + np.sqrt(1 - rho**2) * other
+    cdf = np.vectorize(NormalDist().cdf, otypes=[float])
+    p, o = (np.rint(np.interp(cdf(z), QUANTILES, q)).astype(int).tolist() for z, q in zip(normals, quantiles))
+    return [Request(rid, t, p, o) for rid, (t, p, o) in enumerate(zip(arrivals.tolist(), p, o))]
