@@ -176,24 +176,28 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
     return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
 
 
-def passes_picture(rows: Mapping[str, Sequence[float]], *, alt: str, caption: str, unit: str = "s",
+def passes_picture(rows: Mapping[str, Sequence[float]], *, alt: str, caption: str,
+                   kinds: Mapping[str, Sequence[str]] | None = None, unit: str = "s",
                    badge: str = "measured", source: str = "") -> Picture:  # fmt: skip
     """Forward passes to scale: one bar a row, one box a pass, as wide as it took.
 
-    rows: {name: seconds of each pass, in order}, all from 0; widths compare between rows
+    rows:  {name: seconds of each pass, in order}, all from 0; widths compare between rows
+    kinds: {name: "prefill" or "decode" for each pass}; default: all prefill
     """
     totals = {name: sum(times) for name, times in rows.items()}
     longest, tall = max(totals.values()), 70.0
     canvas = Canvas(tall * len(rows) + 44)
     for k, (name, times) in enumerate(rows.items()):
-        x, y = 0.0, tall * k
+        x, y, n_chunks = 0.0, tall * k, 0
         canvas.text(0, y + 20, name, bold=True)
         canvas.text(WIDTH, y + 20, measured(totals[name], unit), anchor="end")
         for i, seconds in enumerate(times):
             wide = WIDTH * seconds / longest
-            canvas.rect(x, y + 29, max(wide - 1.5, 0.5), 30, "prefill", radius=2)
-            if wide > 34:
-                canvas.text(x + wide / 2, y + 50, f"P{i + 1}", anchor="middle", fill="#fff")
+            kind = kinds[name][i] if kinds else "prefill"
+            low, n_chunks = 0 if kind == "prefill" else 5, n_chunks + (kind == "prefill")
+            canvas.rect(x, y + 29 + low, max(wide - 1.5, 0.5), 30 - 2 * low, kind, radius=2)
+            if wide > 34 and kind == "prefill":
+                canvas.text(x + wide / 2, y + 50, f"P{n_chunks}", anchor="middle", fill="#fff")
             x += wide
     y = tall * len(rows) + 4
     canvas.line(0, y, WIDTH, y, width=1)
@@ -260,7 +264,7 @@ def curve_picture(series: Mapping[str, Points], *, x_label: str, y_label: str, a
             for x, ys in zip(xs, table)
         ]
         return picture(fig, alt=alt, caption=caption, badge=badge, source=source,
-                       table=Table(header=(x_label, *series), rows=rows))  # fmt: skip
+                       table=Table(header=(x_label, *series), rows=rows, caption=y_label))  # fmt: skip
 
 
 def _spans(row: Sequence[bool]) -> str:

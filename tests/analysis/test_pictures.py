@@ -129,6 +129,12 @@ def test_passes_are_drawn_to_scale(rows):
     assert drawn == pytest.approx([500 * t / longest for times in rows for t in times], abs=2.1)
 
 
+def test_decoding_steps_are_told_apart_and_only_chunks_are_numbered():
+    made = passes_picture({"r": [1, 9, 1, 9]}, kinds={"r": ["decode", "prefill", "decode", "prefill"]},
+                          alt="a", caption="c")  # fmt: skip
+    assert made.svg.count("#E69F00") == 2 and re.findall(r">(P\d)<", made.svg) == ["P1", "P2"]
+
+
 def test_markup_in_words_is_shown_not_run():
     canvas = Canvas(50)
     canvas.text(0, 0, "<script>&")
