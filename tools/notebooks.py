@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -246,11 +247,23 @@ def execute_all(paths: list[Path]) -> int:
             with tqdm(total=n_cells, desc=path.stem, unit="cell", leave=False) as bar:
                 notebook = execute(path, tick=bar.update)
             write(path, normalise(notebook))
-            print(f"{shown(path)}: {n_cells} cells in {time.monotonic() - start:.0f} s")
+            print(f"{shown(path)}: {n_cells} cells in {time.monotonic() - start:.0f} s{_slowest(notebook)}")
         except NotebookError as error:
             failures.append(path)
             print(f"{error}\n  {shown(path)} is as it was.", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _slowest(notebook: NotebookNode) -> str:
+    """The three cells that took longest, of those over five seconds."""
+    took = []
+    for i, cell in enumerate(notebook.cells):
+        times = cell.metadata.get("execution", {})  # nbclient's record, which normal form forgets
+        if len(times) > 1:
+            begun, ended = min(times.values()), max(times.values())
+            seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()
+            took.append((seconds, f", cell {i} {seconds:.0f} s"))
+    return "".join(words for seconds, words in sorted(took, reverse=True)[:3] if seconds > 5)
 
 
 def check_all(paths: list[Path]) -> int:
