@@ -164,10 +164,19 @@ def forget_warned(app: Sphinx, exception: Exception | None) -> None:
         Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
 
 
+def outdated_look(app: Sphinx, env: Any, *_: Any) -> list[str]:
+    """Every page if a style sheet or script is younger than the last clean build: Sphinx would copy none."""
+    mark = Path(app.outdir, ".clean")
+    static = (p for folder in app.config.html_static_path for p in Path(app.confdir, folder).rglob("*"))
+    youngest = max((p.stat().st_mtime for p in static), default=0.0)
+    return sorted(env.found_docs) if mark.is_file() and youngest > mark.stat().st_mtime else []
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect all of it; called by Sphinx."""
     app.add_role("badge", badge)
     app.connect("config-inited", drop_thebe, priority=999)
+    app.connect("env-get-outdated", outdated_look)
     app.connect("html-page-context", lighten_page, priority=999)
     app.connect("build-finished", forget_warned, priority=999)
     edition = zlib.crc32(Path(__file__).read_bytes())  # a changed extension reads every page again
