@@ -155,6 +155,10 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
     fills = dict(zip(names, ("prefill", "decode", "scheduling", "recompute", "trouble")))
     totals = {row: sum(parts.values()) for row, parts in bars.items()}
     longest = max(totals.values())
+
+    def write(amount: float) -> str:
+        return measured(amount, unit) if badge == "measured" else f"{_short(amount)} {unit}".strip()
+
     tall, top = 74.0, 8.0 + 26 * len(names)
     canvas = Canvas(top + tall * len(bars))
     for k, name in enumerate(names):  # a key above the bars: part names are too long to sit inside
@@ -163,7 +167,7 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
     for k, (row, parts) in enumerate(bars.items()):
         y, x = top + k * tall, 0.0
         canvas.text(0, y + 22, row, bold=True)
-        canvas.text(WIDTH, y + 22, f"{_short(totals[row])} {unit}".strip(), anchor="end")
+        canvas.text(WIDTH, y + 22, write(totals[row]), anchor="end")
         for name, amount in parts.items():
             wide = WIDTH * amount / (totals[row] if scale == "each" else longest)
             canvas.rect(x, y + 32, max(wide - 1.5, 0.5), 30, fills[name], radius=2)
@@ -171,8 +175,10 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
                 ink = "#fff" if fills[name] == "prefill" else "#000"
                 canvas.text(x + wide / 2, y + 53, f"{amount / totals[row]:.0%}", anchor="middle", fill=ink)
             x += wide
-    rows = [(row, *(_short(parts.get(name, 0)) for name in names)) for row, parts in bars.items()]
-    table = Table(header=("", *(f"{name}, {unit}" if unit else name for name in names)), rows=rows)
+    table = Table(
+        header=("", *names),
+        rows=[(row, *(write(parts.get(name, 0)) for name in names)) for row, parts in bars.items()],
+    )
     return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
 
 
