@@ -20,6 +20,8 @@ __version__ = "0.1.0"
 # module -> the public names it holds; the table of contents of the package
 _PUBLIC = {
     "measure": "measured",
+    "analysis.summary": "DEFINITIONS Spread Summary summary",
+    "analysis.metrics": "goodput interference largest_tbt scheduling_delay stalls tbt tpot ttft",
     "analysis.style": "Canvas Picture Table picture",
     "analysis.explore": "Explorer",
     "analysis.grid": "grid_picture",
@@ -34,6 +36,8 @@ _PUBLIC = {
     "simulation.devices": "DEVICES Device",
     "simulation.kernels": "Kernels",
     "simulation.published": "published",
+    "model.paged": "PagedKVCache",
+    "serving": "Engine replay",
     "scheduling.core": "Batch Chunk Plan Request ScheduleError Sequence Step",
     "scheduling.blocks": "BlockPool",
     "scheduling.trace": "Trace",

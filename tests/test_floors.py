@@ -17,11 +17,20 @@ PACKAGE = ROOT / "chunkprefill"
 # The floors of DESIGN.md, bottom first: a module may import from its own floor and from those beneath.
 FLOORS = [
     ("scheduling.core", "scheduling.blocks", "scheduling.trace", "model.config"),
-    ("scheduling.views", "scheduling.state", "scheduling.serve", "scheduling.policies", "scheduling.vllm",
-     "simulation.workloads", "analysis.metrics"),  # fmt: skip
+    (
+        "scheduling.views",
+        "scheduling.state",
+        "scheduling.serve",
+        "scheduling.policies",
+        "scheduling.vllm",
+        "simulation.workloads",
+        "analysis.events",
+        "analysis.metrics",
+        "analysis.summary",
+    ),  # fmt: skip
     ("simulation", "scheduling.parity", "scheduling"),
     ("model",),
-    ("engine", "calibrate", "env", "measure"),
+    ("engine", "serving", "calibrate", "env", "measure"),
     ("analysis", "exercises", "evidence"),
     ("grading", "bench", "demo", "__main__"),
 ]
