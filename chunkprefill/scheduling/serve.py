@@ -135,7 +135,7 @@ def serve(
         if overlap:  # the next step is scheduled while this one runs: it begins when this one starts
             if previous:
                 ended = land(previous, ended)
-            now = max(ready, ended)
+            now = max(ready, ended, perf_counter() - zero + skipped if measured else 0.0)
         else:
             now = ended = land(flight, ended)
             flight = None
