@@ -1,0 +1,35 @@
+"""Evidence for the book's claims: functions that run, return numbers and a verdict, and can be turned round.
+
+    cp.evidence.same_cache()                    # Evidence: does the claim hold, in what setting, by which numbers
+    cp.evidence.same_cache(changed=True)        # the same with one condition changed: the verdict flips
+    cp.evidence.both_sides(cp.evidence.same_cache)   # the two beside each other, for a page
+
+`book/claims.yml` names the claims, their cards and conditions; `tools/ledger.py` makes the page of them;
+`python -m chunkprefill.bench evidence` records what all of them found, and where.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# module -> the public names it holds; a function named as its claim is evidence for it (same_cache: same-cache)
+_PUBLIC = {
+    "evidence": "Evidence Number BothSides both_sides",
+    "counting": "same_cache passes reread peak_memory",
+    "timing": "slower_prefill weights_again",
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+__all__ = [*_HOME]  # noqa: PLE0604  (every entry is a str)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"no evidence {name!r}; there is {', '.join(sorted(_HOME))}")
+    value = getattr(importlib.import_module(f"chunkprefill.evidence.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
