@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.transformer import Transformer
@@ -62,7 +61,7 @@ def prefill(
         )
     begin, done = cache.length, 0
     try:
-        for length in tqdm(lengths, desc="prefill", unit="chunk", disable=not progress):
+        for length in _bar(lengths, "prefill", "chunk", progress):
             last = done + length == len(strip)
             logits = forward(model, strip[done : done + length], cache, emits=last)
             if on_chunk is not None:
@@ -114,7 +113,7 @@ def decode(
 ) -> list[int]:
     """Up to `n` most likely tokens from the logits `[vocab]` that `prefill` returned; see `generate`."""
     output: list[int] = []
-    for _ in tqdm(range(n), desc="decode", unit="token", disable=not progress):
+    for _ in _bar(range(n), "decode", "token", progress):
         if output:  # a decoding step is a pass over a chunk of one token
             logits = forward(model, torch.tensor(output[-1:], device=model.device), cache)[-1]
         output.append(int(logits.argmax()))
@@ -129,6 +128,15 @@ def forward(model: Transformer, strip: Tensor, cache: KVCache, *, emits: bool = 
         logits = model(strip, cache.window(len(strip), emits=emits))
     cache.length += len(strip)
     return logits.clone()  # made outside inference mode, an ordinary tensor that a reader may change
+
+
+def _bar(items: Sequence[int], name: str, unit: str, shown: bool) -> Iterable[int]:
+    """The items under a progress bar on standard error; tqdm is needed only to show one."""
+    if not shown:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc=name, unit=unit)
 
 
 def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from chunkprefill.model.config import TINY, Config
@@ -197,6 +196,8 @@ def _fill(
 
 def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Callable[[str], Tensor]]:
     """Names and shapes of a folder's tensors, read from the files' heads, and how to get one."""
+    from safetensors import SafetensorError, safe_open
+
     home: dict[str, object] = {}
     shapes: dict[str, Shape] = {}
     index = folder / "model.safetensors.index.json"

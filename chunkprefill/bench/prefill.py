@@ -1,0 +1,226 @@
+"""`python -m chunkprefill.bench prefill`: chunked prefilling by this package and by transformers, as ratios.
+
+Both run the same random weights, in the shape of SmolLM2-135M with fewer layers, with equal threads. Samples
+are interleaved, each figure is a median, and beside it stands the fraction of the machine's matrix-product
+peak, measured in the same round. transformers runs with sdpa, inference mode and logits_to_keep=1, and is
+given the faster of its dynamic and its static cache. Where it is missing its rows are skipped, loudly.
+
+On a machine that others use, `--clock cpu --threads 1` counts processor time, which waiting does not enter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from chunkprefill.bench.provenance import add_common_args, provenance, write
+from chunkprefill.engine import chunk_lengths, prefill
+from chunkprefill.model.cache import KVCache
+from chunkprefill.model.config import Config
+from chunkprefill.model.transformer import Transformer
+from chunkprefill.model.weights import layout, random_model
+
+CHUNKS = (64, 128, 256, 512, 1024, 0)  # 0: the whole prompt
+PROMPTS = (2048, 8192)
+# At what prompt length which geometric mean over the chunks is asked for, CPU float32, and the least of each.
+TARGETS = {2048: (1.12, 1.0), 8192: (1.2, 0.0)}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+Run = Callable[[torch.Tensor, list[int]], Any]
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m chunkprefill.bench prefill", description=__doc__)
+    add_common_args(parser)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--dtype", help="float32, bfloat16, ... (default: float32, on cuda bfloat16)")
+    parser.add_argument("--layers", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="samples of each (default: %(default)s)")
+    parser.add_argument("--chunks", type=int, nargs="+", default=CHUNKS, help="0 is the whole prompt")
+    parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS, help="tokens")
+    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="default: %(default)s")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    dtype = getattr(torch, args.dtype or ("bfloat16" if args.device.startswith("cuda") else "float32"))
+
+    config = Config(
+        n_layers=args.layers, n_heads=9, n_kv_heads=3, head_dim=64, vocab_size=49_152, d_ff=1536,
+        max_positions=max(8192, *args.prompts), rope_theta=100_000.0, tied=True,
+    )  # fmt: skip
+    model = random_model(config, seed=args.seed, device=args.device, dtype=dtype)
+    runs: dict[str, Run] = {"chunkprefill": ours(model)} | theirs(model)
+    generator = torch.Generator().manual_seed(args.seed)
+    cells = []
+    for n in args.prompts:
+        tokens = torch.randint(0, config.vocab_size, (n,), generator=generator).to(args.device)
+        for chunk in args.chunks:
+            cells.append(measure(runs, model, tokens, chunk, args.repeats, CLOCKS[args.clock]))
+            print(_line(cells[-1]), file=sys.stderr, flush=True)
+    document = {
+        "bench": "prefill",
+        "provenance": provenance(seed=args.seed, device=args.device, commit=args.commit, dirty=args.dirty),
+        "model": {
+            "layers": args.layers,
+            "d_model": config.d_model,
+            "heads": "9/3",
+            "head_dim": 64,
+            "d_ff": 1536,
+        },
+        "dtype": str(dtype).removeprefix("torch."),
+        "unit": "s",
+        "clock": args.clock,
+        "cells": cells,
+        "summary": summary(cells, judged=args.device == "cpu" and dtype == torch.float32),
+    }
+    write(document, args.out)
+    return 0
+
+
+def ours(model: Transformer) -> Run:
+    def run(tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        cache = KVCache(model.config, len(tokens), dtype=model.dtype, device=model.device)
+        return prefill(model, tokens, cache, lengths)
+
+    return run
+
+
+def theirs(model: Transformer) -> dict[str, Run]:
+    """transformers on the same weights, with each of its caches; none, said loudly, where it is missing."""
+    try:
+        from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
+    except ImportError as error:
+        print(f"MISSING transformers ({error}): its rows are skipped", file=sys.stderr)
+        return {}
+    c = model.config
+    config = LlamaConfig(
+        vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_ff,
+        num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads,
+        head_dim=c.head_dim,
+        max_position_embeddings=c.max_positions, rms_norm_eps=c.norm_eps, tie_word_embeddings=c.tied,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+    )  # fmt: skip
+    config._attn_implementation = "sdpa"
+    other: Any = LlamaForCausalLM(config)
+    other = other.to(device=model.device, dtype=model.dtype).eval()
+    parameters, published = dict(model.named_parameters()), dict[str, torch.Tensor]()
+    for name, parts in layout(c):
+        pieces = parameters[name].split([shape[0] for _, shape in parts])
+        published |= {theirs_name: piece for (theirs_name, _), piece in zip(parts, pieces)}
+    other.load_state_dict(published, strict=False)  # the tied head is the only one not named
+    other.tie_weights()
+
+    def runner(make_cache: Callable[[int], Any]) -> Run:
+        @torch.inference_mode()
+        def run(tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+            cache, logits = make_cache(len(tokens)), None
+            for strip in tokens.split(lengths):
+                logits = other(strip[None], past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            assert logits is not None
+            return logits[0, -1]
+
+        return run
+
+    return {
+        "transformers-dynamic": runner(lambda n: DynamicCache(config=config)),
+        "transformers-static": runner(lambda n: StaticCache(config=config, max_cache_len=n)),
+    }
+
+
+def measure(
+    runs: dict[str, Run],
+    model: Transformer,
+    tokens: torch.Tensor,
+    chunk: int,
+    repeats: int,
+    clock: Callable[[], float],
+) -> dict[str, Any]:
+    """One cell: every run in turn, `repeats` times, after one round that is not counted but compared."""
+    lengths = chunk_lengths(len(tokens), chunk or None)
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    peaks: list[float] = []
+    first = {name: run(tokens, lengths).float() for name, run in runs.items()}  # also warms caches and clocks
+    for name, logits in first.items():
+        difference = float((logits - first["chunkprefill"]).abs().max())
+        allowed = (1e-3 if model.dtype == torch.float32 else 0.5) * float(logits.abs().max())
+        if not difference < allowed:
+            raise RuntimeError(
+                f"{name} differs by {difference} in its logits: these are not the same weights"
+            )
+    for i in range(repeats):
+        names = (
+            list(runs) if i % 2 == 0 else list(runs)[::-1]
+        )  # nobody is always the one who follows the peak
+        peaks.append(matmul_peak(model, clock))
+        for name in names:
+            samples[name].append(_seconds(partial(runs[name], tokens, lengths), model.device, clock))
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    others = {name: seconds for name, seconds in medians.items() if name != "chunkprefill"}
+    best = min(others, key=others.__getitem__, default=None)
+    achieved = [flops(model.config, lengths) / s / peak for s, peak in zip(samples["chunkprefill"], peaks)]
+    return {
+        "prompt": len(tokens),
+        "chunk": chunk or len(tokens),
+        "median": medians,
+        "fastest_transformers": best,
+        "ratio": others[best] / medians["chunkprefill"] if best else None,
+        "fraction_of_peak": statistics.median(achieved),
+        "peak_flops": statistics.median(peaks),
+        "samples": samples,
+        "peak_samples": peaks,
+    }
+
+
+def flops(config: Config, lengths: list[int]) -> int:
+    """Operations that this package does: after the last layer's attention only one row goes on."""
+    n, c = sum(lengths), config
+    skipped = (n - 1) * 2 * (c.linear_params - c.d_model * (c.d_q + 2 * c.d_kv))
+    return c.linear_flops(n) - skipped + c.attention_flops(n * (n + 1) // 2) + c.head_flops(1)
+
+
+def matmul_peak(model: Transformer, clock: Callable[[], float], side: int = 2048) -> float:
+    """FLOP/s of a square product in the model's type, the better of two."""
+    side = side if model.device.type == "cpu" else 8192
+    a = torch.rand(side, side, dtype=model.dtype, device=model.device)
+    return max(2 * side**3 / _seconds(lambda: a @ a, model.device, clock) for _ in range(2))
+
+
+def _seconds(work: Callable[[], Any], device: torch.device, clock: Callable[[], float]) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - began
+
+
+def summary(cells: list[dict[str, Any]], *, judged: bool) -> list[dict[str, Any]]:
+    """For each prompt length the geometric mean and the least of the ratios, held against the targets."""
+    rows = []
+    for n in sorted({cell["prompt"] for cell in cells}):
+        ratios = [cell["ratio"] for cell in cells if cell["prompt"] == n and cell["ratio"]]
+        if not ratios:
+            continue
+        mean, least = math.exp(statistics.fmean(map(math.log, ratios))), min(ratios)
+        row = {"prompt": n, "geometric_mean": mean, "least": least}
+        if judged and n in TARGETS:
+            row["target"] = {"geometric_mean": TARGETS[n][0], "least": TARGETS[n][1]}
+            row["met"] = mean >= TARGETS[n][0] and least >= TARGETS[n][1]
+        rows.append(row)
+        print(f"{n} tokens: geometric mean {mean:.3f}, least {least:.3f}", file=sys.stderr)
+    return rows
+
+
+def _line(cell: dict[str, Any]) -> str:
+    times = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in cell["median"].items())
+    ratio = f"ratio {cell['ratio']:.3f}, " if cell["ratio"] else ""
+    return f"{cell['prompt']} in {cell['chunk']}: {times}; {ratio}{cell['fraction_of_peak']:.2f} of the peak"
