@@ -34,10 +34,10 @@ LLAMA3 = {
 def save(folder: Path, family: str, *, seed: int = 0, scale: float = 1.0, **more: Any) -> Any:
     """A small model of a family with random weights, biases and norms included, saved by transformers."""
     need("transformers", transformers, "pip install transformers")
-    shape = dict(
-        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512,
-    )  # fmt: skip
+    shape = {
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512,
+    }  # fmt: skip
     if family == "Mistral":
         more.setdefault("sliding_window", None)
     config = getattr(transformers, f"{family}Config")(**(shape | more))
@@ -92,12 +92,12 @@ def test_logits_equal_transformers(tmp_path: Path, family: str, more: dict, back
 def test_any_shape_of_any_family(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     family = data.draw(st.sampled_from(FAMILIES))
     kv_heads, group = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
-    more = dict(
-        num_key_value_heads=kv_heads, num_attention_heads=kv_heads * group, hidden_size=kv_heads * group * 4,
-        num_hidden_layers=data.draw(st.integers(1, 3)), intermediate_size=data.draw(st.integers(1, 50)),
-        tie_word_embeddings=data.draw(st.booleans()),
-        rope_parameters=data.draw(st.sampled_from([LLAMA3, {"rope_type": "default", "rope_theta": 1e4}])),
-    )  # fmt: skip
+    more = {
+        "num_key_value_heads": kv_heads, "num_attention_heads": kv_heads * group, "hidden_size": kv_heads * group * 4,
+        "num_hidden_layers": data.draw(st.integers(1, 3)), "intermediate_size": data.draw(st.integers(1, 50)),
+        "tie_word_embeddings": data.draw(st.booleans()),
+        "rope_parameters": data.draw(st.sampled_from([LLAMA3, {"rope_type": "default", "rope_theta": 1e4}])),
+    }  # fmt: skip
     if family != "Qwen2":
         more["head_dim"] = 2 * data.draw(st.integers(1, 40))
     folder = tmp_path_factory.mktemp("model")
