@@ -26,7 +26,8 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-2, to
 
 def small_model(
     family: str = "llama", *, dtype: torch.dtype = torch.float64, device: str = "cpu", **more: Any
-):
+) -> Transformer:
+    """A model of two layers and 61 tokens with the family's features."""
     shape = {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "vocab_size": 61, "d_ff": 40}
     return random_model(Config(**(shape | FEATURES[family] | more)), seed=1, dtype=dtype, device=device)
 

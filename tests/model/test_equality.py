@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def splits(draw: st.DrawFn, n: int) -> Any:
         return draw(st.integers(1, n + 5))
     cuts = sorted(draw(st.sets(st.integers(1, max(n - 1, 1)), max_size=n - 1)))
     edges = [0, *(cut for cut in cuts if cut < n), n]
-    return [b - a for a, b in zip(edges, edges[1:])]
+    return [b - a for a, b in itertools.pairwise(edges)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,10 +148,12 @@ _WRITE, _LENGTHS, _PREFILL, _ATTEND = (
 )  # fmt: skip
 
 MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
-    "top-left mask": [(attention, "bottom_right_mask", _top_left)],
-    "is_causal for every chunk": [
-        (attention, "BACKENDS", {"reference": _top_left_sdpa, "sdpa": _top_left_sdpa})
+    "top-left mask": [
+        (attention, "bottom_right_mask", _top_left),
+        (attention, "_FLASH_CPU", None),
+        (attention, "causal_lower_right", _top_left),
     ],
+    "is_causal for every chunk": [(cache, "backend_named", lambda name: _top_left_sdpa)],
     "RoPE from 0 in each chunk": [(cache.Window, "positions", lambda self: torch.arange(self.length))],
     "cache written at 0": [(cache.KVCache, "write", _write_at_zero)],
     "last chunk dropped": [(engine, "chunk_lengths", _drop_last)],
@@ -160,31 +163,27 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
 }
 
 
-def _caught(chunk: Any, n: int = 20) -> bool:
-    """Whether the equality test sees a difference; the truth comes from the package before it was changed."""
-    model = small_model()
-    tokens = [(7 * i) % 61 for i in range(n)]
+TOKENS = [(7 * i) % 61 for i in range(20)]
+
+
+def _caught(truth: list[torch.Tensor], chunk: Any, backend: str) -> bool:
+    """Whether the equality test sees a difference from what the package gave before it was changed."""
     try:
-        gap = difference(built(model, tokens, chunk, backend="reference", room=9), TRUTH[n])
+        gap = difference(built(small_model(), TOKENS, chunk, backend=backend, room=9), truth)
     except (AssertionError, ValueError, RuntimeError, IndexError):
         return True
     return gap > TOLERANCES[torch.float64]
 
 
-TRUTH = {n: built(small_model(), [(7 * i) % 61 for i in range(n)], None, backend="reference") for n in (20,)}
-
-
 @pytest.mark.parametrize("name", list(MUTANTS))
 def test_each_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not _caught(6)
+    truth = built(small_model(), TOKENS, None, backend="reference")
+    tries = list(itertools.product([6, [1, 12, 7], 13], attention.BACKENDS))
+    assert not any(_caught(truth, split, backend) for split, backend in tries)
     for target, attribute, wrong in MUTANTS[name]:
-        if isinstance(wrong, dict):
-            for key, value in wrong.items():
-                monkeypatch.setitem(getattr(target, attribute), key, value)
-        else:
-            monkeypatch.setattr(target, attribute, wrong)
-    assert _caught(6), f"{name}: the equality test saw nothing"
-    assert _caught([1, 12, 7])
+        monkeypatch.setattr(target, attribute, wrong)
+    for split, backend in tries:
+        assert _caught(truth, split, backend), f"{name}, chunks {split}, {backend}: nothing was seen"
 
 
 @settings(max_examples=30, deadline=None)

@@ -35,8 +35,8 @@ def save(folder: Path, family: str, *, seed: int = 0, scale: float = 1.0, **more
     """A small model of a family with random weights, biases and norms included, saved by transformers."""
     need("transformers", transformers, "pip install transformers")
     shape = {
-        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
     }  # fmt: skip
     if family == "Mistral":
         more.setdefault("sliding_window", None)
@@ -93,7 +93,8 @@ def test_any_shape_of_any_family(tmp_path_factory: pytest.TempPathFactory, data:
     family = data.draw(st.sampled_from(FAMILIES))
     kv_heads, group = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
     more = {
-        "num_key_value_heads": kv_heads, "num_attention_heads": kv_heads * group, "hidden_size": kv_heads * group * 4,
+        "num_key_value_heads": kv_heads, "num_attention_heads": kv_heads * group,
+        "hidden_size": kv_heads * group * 4,
         "num_hidden_layers": data.draw(st.integers(1, 3)), "intermediate_size": data.draw(st.integers(1, 50)),
         "tie_word_embeddings": data.draw(st.booleans()),
         "rope_parameters": data.draw(st.sampled_from([LLAMA3, {"rope_type": "default", "rope_theta": 1e4}])),
