@@ -146,13 +146,13 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
                   badge: str = "counted", source: str = "", scale: str = "each") -> Picture:  # fmt: skip
     """Horizontal bars cut into parts, each part labelled in or under its bar.
 
-    bars:  {row: {part: amount >= 0}}; parts take the house colours in turn, and a hatch of position, in order
+    bars:  {row: {part: amount >= 0}}, up to four parts, from the darkest to the faintest
     scale: "each": every bar is as long as the page (shares); "all": lengths compare between rows
     """
     if scale not in ("each", "all"):
         raise ValueError(f"scale {scale!r} is unknown; choose each or all")
     names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
-    fills = dict(zip(names, ("prefill", "decode", "scheduling", "recompute", "trouble")))
+    looks = dict(zip(names, (("prefill", 1.0), ("prefill", 0.4), ("ink", 0.25), ("ink", 0.1))))
     totals = {row: sum(parts.values()) for row, parts in bars.items()}
     longest = max(totals.values())
 
@@ -162,7 +162,7 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
     tall, top = 74.0, 8.0 + 26 * len(names)
     canvas = Canvas(top + tall * len(bars))
     for k, name in enumerate(names):  # a key above the bars: part names are too long to sit inside
-        canvas.rect(0, 26 * k, 18, 18, fills[name], radius=3)
+        canvas.rect(0, 26 * k, 18, 18, looks[name][0], opacity=looks[name][1], radius=3)
         canvas.text(26, 26 * k + 15, name)
     for k, (row, parts) in enumerate(bars.items()):
         y, x = top + k * tall, 0.0
@@ -170,9 +170,10 @@ def share_picture(bars: Mapping[str, Mapping[str, float]], *, alt: str, caption:
         canvas.text(WIDTH, y + 22, write(totals[row]), anchor="end")
         for name, amount in parts.items():
             wide = WIDTH * amount / (totals[row] if scale == "each" else longest)
-            canvas.rect(x, y + 32, max(wide - 1.5, 0.5), 30, fills[name], radius=2)
+            fill, opacity = looks[name]
+            canvas.rect(x, y + 32, max(wide - 1.5, 0.5), 30, fill, opacity=opacity, radius=2)
             if wide > 52:
-                ink = "#fff" if fills[name] == "prefill" else "#000"
+                ink = "#fff" if opacity == 1 else "ink"
                 canvas.text(x + wide / 2, y + 53, f"{amount / totals[row]:.0%}", anchor="middle", fill=ink)
             x += wide
     table = Table(
@@ -192,7 +193,7 @@ def passes_picture(rows: Mapping[str, Sequence[float]], *, alt: str, caption: st
     """
     totals = {name: sum(times) for name, times in rows.items()}
     longest, tall = max(totals.values()), 70.0
-    canvas = Canvas(tall * len(rows) + 44)
+    canvas = Canvas(tall * len(rows) + 54)
     for k, (name, times) in enumerate(rows.items()):
         x, y, n_chunks = 0.0, tall * k, 0
         canvas.text(0, y + 20, name, bold=True)
@@ -213,7 +214,7 @@ def passes_picture(rows: Mapping[str, Sequence[float]], *, alt: str, caption: st
         x = WIDTH * tick * step / longest
         canvas.line(x, y, x, y + 5, width=1)
         canvas.text(min(max(x, 5), WIDTH - 12), y + 24, f"{tick * step:g}", anchor="middle")
-    canvas.text(WIDTH, y + 40, f"time, {unit}", anchor="end")
+    canvas.text(WIDTH, y + 46, f"time, {unit}", anchor="end")
     table = Table(
         header=("", "passes", "all", "the longest"),
         rows=[(n, len(t), measured(totals[n], unit), measured(max(t), unit)) for n, t in rows.items()],
@@ -254,7 +255,8 @@ def curve_picture(series: Mapping[str, Points], *, x_label: str, y_label: str, a
             ax.yaxis.set_minor_locator(NullLocator())
         else:
             ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_locator(FixedLocator(xs if len(xs) <= 7 else xs[:: -(-len(xs) // 7)]))
+        if log_x:
+            ax.xaxis.set_major_locator(FixedLocator(xs if len(xs) <= 7 else xs[:: -(-len(xs) // 7)]))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
