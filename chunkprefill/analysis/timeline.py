@@ -101,17 +101,16 @@ def timeline(
                     PathPatch(Path(vertices, codes), facecolor=COLOURS[kind], linewidth=0, hatch=hatch)
                 )
         for k, (_, a, b) in enumerate(chunks, 1):
-            if b - a > 0.055 * end and a < end:
+            if b - a > 0.05 * end and b < end:
                 name = task("P", k) if len(chunks) > 1 else "P"
                 ax.text((a + b) / 2, y, name, color="white", ha="center", va="center_baseline")
     if mark:
         life = max((rows[rid] for rid in mark), key=lambda life: life.longest)
         a, b = life.silence
         y = list(rows).index(life.rid)
-        ax.annotate("", (a, y - 0.62), (b, y - 0.62), annotation_clip=False,
-                    arrowprops={"arrowstyle": "<->", "color": COLOURS["trouble"], "linewidth": 2,
-                                "shrinkA": 0, "shrinkB": 0})  # fmt: skip
-        left = b < 0.45 * end
+        ax.plot([a, b], [y - 0.62] * 2, color=COLOURS["trouble"], linewidth=2, marker="|", markersize=8,
+                clip_on=False)  # fmt: skip
+        left = b < 0.66 * end
         ax.text(b + 0.01 * end if left else a - 0.01 * end, y - 0.62, f"silent {say(b - a)}",
                 ha="left" if left else "right", va="center", color=COLOURS["trouble"])  # fmt: skip
     ax.set_yticks(range(len(rows)), [str(rid) for rid in rows])
@@ -157,7 +156,6 @@ def timeline_picture(
         for i, (ax, (title, trace)) in enumerate(zip(axes, traces.items())):
             timeline(trace, ax, mark=mark, say=say, until=end, show_x=i == len(traces) - 1)
             ax.set_title(title, x=0)
-        told = {title: lives(trace) for title, trace in traces.items()}
         words = " ".join(f"{title}: {_said(trace, say)}." for title, trace in traces.items())
         return picture(fig, alt=f"Timelines to scale. {words}", caption=caption, badge=badge, source=source,
                        table=timeline_table(traces, say=say))  # fmt: skip
@@ -165,6 +163,6 @@ def timeline_picture(
 
 def _said(trace: Trace, say: Callable[[float], str]) -> str:
     return "; ".join(
-        f"{rid} waits {say(life.first_token)} for its first token and is silent for at most {say(life.longest)}"
+        f"{rid} waits {say(life.first_token)} for its first token, is silent for at most {say(life.longest)}"
         for rid, life in lives(trace).items()
     )
