@@ -1,6 +1,6 @@
 """Evidence for the book's claims: functions that run, return numbers and a verdict, and can be turned round.
 
-    cp.evidence.same_cache()                    # Evidence: does the claim hold, in what setting, by which numbers
+    cp.evidence.same_cache()                    # Evidence: does it hold, in what setting, by which numbers
     cp.evidence.same_cache(changed=True)        # the same with one condition changed: the verdict flips
     cp.evidence.both_sides(cp.evidence.same_cache)   # the two beside each other, for a page
 
@@ -13,11 +13,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# module -> the public names it holds; a function named as its claim is evidence for it (same_cache: same-cache)
+# module -> the public names it holds; same_cache is the evidence for the claim same-cache
 _PUBLIC = {
     "evidence": "Evidence Number BothSides both_sides",
     "counting": "same_cache passes reread peak_memory",
     "timing": "slower_prefill weights_again",
+    "scheduling": "BREAKS Gap no_stall not_by_itself preempted_passes who_is_protected widest_gaps",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = [*_HOME]  # noqa: PLE0604  (every entry is a str)
