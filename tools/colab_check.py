@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from notebooks import ROOT, NotebookError, all_notebooks, execute, normalise, shown
 
+DEV = ROOT / "requirements/dev.txt"
 TORCH_FREE_TESTS = ("tests/scheduling", "tests/simulation", "tests/test_floors.py")
 REQUIRED = {name.strip() for name in os.environ.get("REQUIRE", "").split(",")}
 FAKE_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
@@ -200,12 +201,9 @@ def torch_free(folder: Path) -> str:
         raise Failed(f"none of {', '.join(TORCH_FREE_TESTS)} is there")
     python = colab_python()
     venv = make_venv(folder / "torch-free", python)
-    pins = {
-        line.partition("==")[0].lower(): line
-        for line in (ROOT / "requirements/dev.txt").read_text().splitlines()
-    }
-    numpy = next(line for line in PINS.read_text().splitlines() if line.startswith("numpy=="))
-    run([str(python_of(venv)), "-m", "pip", "install", "--quiet", numpy, pins["pytest"], pins["hypothesis"]])
+    pins = {line.partition("==")[0]: line for path in (DEV, PINS) for line in path.read_text().splitlines()}
+    wanted = [pins[name] for name in ("numpy", "tqdm", "pytest", "hypothesis")]
+    run([str(python_of(venv)), "-m", "pip", "install", "--quiet", *wanted])
     print(f"  {' '.join(tests)} on {python}", flush=True)
     quiet = ["-q", "-x", "-p", "no:cacheprovider"]
     told = run([str(python_of(venv)), "-m", "pytest", *quiet, *tests], folder=ROOT)
