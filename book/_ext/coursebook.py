@@ -90,6 +90,17 @@ def without_icon_program(head: str) -> str:
     return re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
 
 
+def spoken(html: str) -> str:
+    """A page's text with what screen readers stumble over put right.
+
+    A bibliography's entries are list items (the role they come with is deprecated), an empty corner of a
+    table heads nothing, and the fold over a hidden cell is called what is written on it.
+    """
+    html = html.replace('role="doc-biblioentry"', 'role="listitem"')
+    html = html.replace('<th scope="col"></th>', "<td></td>")
+    return html.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+
+
 def mended(page: str) -> str:
     """The page's frame with what axe-core finds wrong in the theme put right.
 
@@ -124,8 +135,7 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
     context["without_search_index"] = without_search_index
     body = context.get("body", "")
     if body:
-        # an entry of the bibliography's list is a list item; the role it comes with is deprecated
-        context["body"] = body = frame_tables(body).replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = body = frame_tables(spoken(body))
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")

@@ -22,11 +22,11 @@ KNOWN: dict[tuple[str, str], str] = {}
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth, wide = [];
   if (document.documentElement.scrollWidth <= width) return "";
-  for (const e of document.querySelectorAll("body *")) {
-    const box = e.getBoundingClientRect();
-    if (box.width && box.right > width + 1) wide.push(`${e.tagName}.${e.className}`);
-  }
-  return `${document.documentElement.scrollWidth - width} px wider than the window: ${wide.slice(0, 5)}`;
+  const scrolls = (e) => e && (getComputedStyle(e).overflowX !== "visible" || scrolls(e.parentElement));
+  for (const e of document.querySelectorAll("body *"))
+    if (e.getBoundingClientRect().right > width + 1 && !scrolls(e.parentElement))
+      wide.push(e.outerHTML.slice(0, 90));
+  return `${document.documentElement.scrollWidth - width} px wider than the window: ${wide.slice(0, 3)}`;
 }"""
 SETTLED = "() => !window.MathJax?.startup?.promise || window.MathJax.startup.promise.then(() => true)"
 
