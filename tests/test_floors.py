@@ -27,7 +27,7 @@ FLOORS = [
         "analysis.events",
         "analysis.metrics",
         "analysis.summary",
-    ),  # fmt: skip
+    ),
     ("simulation", "scheduling.parity", "scheduling"),
     ("model",),
     ("engine", "serving", "calibrate", "env", "measure"),
