@@ -40,6 +40,19 @@ def build(root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600, check=False)
 
 
+def little_book(root: Path, pages: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Build a book of these pages ({file name: text}; the first is the root) as the real one is built."""
+    for name in ("_config.yml", "book/_ext", "book/_templates", "book/_static", "book/references.bib"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(ROOT / name)
+    first, *others = (Path(name).stem for name in pages)
+    chapters = "chapters:\n" + "".join(f"  - file: {name}\n" for name in others) if others else ""
+    (root / "_toc.yml").write_text(f"format: jb-book\nroot: {first}\n{chapters}")
+    for name, text in pages.items():
+        (root / name).write_text(text)
+    return build(root)
+
+
 def is_fresh() -> bool:
     """Whether `_build/html` was built without a warning, and nothing it is made of is younger."""
     mark = BUILT / ".clean"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.book.conftest import build, pages
+from tests.book.conftest import build, little_book, pages
 from tests.needs import ROOT
 
 PLAIN_LIMIT, CHAPTER_LIMIT = (
@@ -223,22 +223,15 @@ def test_api_page_is_up_to_date() -> None:
 
 def test_a_bad_page_fails_the_build_and_fails_it_again(tmp_path: Path) -> None:
     """Broken references, unknown badges, silent pictures: named, and a second build does not forgive them."""
-    for name in ("_config.yml", "book/_ext", "book/_templates", "book/_static", "book/references.bib"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).symlink_to(ROOT / name)
     bad = {
         "reference": ("[nowhere](nowhere.md)", "nowhere"),
         "badge": ("{badge}`guessed`", "it is one of measured"),
         "image": ("![](book/_static/favicon.svg)", "has no alt text"),
         "drawing": ("<svg viewBox='0 0 1 1'><path d='M0 0'/></svg>", "has no aria-label"),
     }
-    files = "".join(f"  - file: {name}\n" for name in bad)
-    (tmp_path / "_toc.yml").write_text(f"format: jb-book\nroot: good\nchapters:\n{files}")
-    (tmp_path / "good.md").write_text("# Good\n\n{badge}`measured` ![a table](book/_static/favicon.svg)\n")
-    for name, (text, _) in bad.items():
-        (tmp_path / f"{name}.md").write_text(f"# {name}\n\n{text}\n")
-    for _ in range(2):
-        done = build(root=tmp_path)
+    texts = {"good.md": "# Good\n\n{badge}`measured` ![a table](book/_static/favicon.svg)\n"}
+    texts |= {f"{name}.md": f"# {name}\n\n{text}\n" for name, (text, _) in bad.items()}
+    for done in (little_book(tmp_path, texts), build(tmp_path)):
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
         warnings = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
         assert done.returncode != 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.book.conftest import pages
+from tests.book.conftest import little_book, pages
+from tests.book.test_build import PLAIN_LIMIT, weight
 
 WIDTHS = (390, 768, 1440)
 AXE_AT = {(390, "light"), (1440, "dark")}  # each width of layout and each scheme of colours once
@@ -122,4 +123,90 @@ def test_the_menu_opens_on_a_phone_and_leads_on(site_url: str, new_page: Callabl
     link.tap()
     page.wait_for_url("**/setup.html")
     assert not page.problems
+    page.context.close()
+
+
+SLIDER = {  # what ipywidgets saves for IntSlider(value=2, max=3, description="chunk")
+    "layout": {"model_module": "@jupyter-widgets/base", "model_name": "LayoutModel", "state": {}},
+    "style": {"model_module": "@jupyter-widgets/controls", "model_name": "SliderStyleModel", "state": {}},
+    "slider": {
+        "model_module": "@jupyter-widgets/controls",
+        "model_name": "IntSliderModel",
+        "state": {
+            "value": 2,
+            "max": 3,
+            "description": "chunk",
+            "layout": "IPY_MODEL_layout",
+            "style": "IPY_MODEL_style",
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def parts_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A little book with a page of formulas and a notebook with a saved slider."""
+    view = {
+        "application/vnd.jupyter.widget-view+json": {
+            "model_id": "slider",
+            "version_major": 2,
+            "version_minor": 0,
+        }
+    }
+    for model in SLIDER.values():
+        model["model_module_version"] = "2.0.0" if "controls" in model["model_module"] else "1.2.0"
+    cell = {
+        "cell_type": "code",
+        "execution_count": 1,
+        "id": "a",
+        "metadata": {},
+        "source": "slider",
+        "outputs": [{"output_type": "execute_result", "data": view, "metadata": {}, "execution_count": 1}],
+    }
+    widgets = {
+        "application/vnd.jupyter.widget-state+json": {"state": SLIDER, "version_major": 2, "version_minor": 0}
+    }
+    language = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
+    title = {"cell_type": "markdown", "id": "t", "metadata": {}, "source": "# A slider"}
+    notebook = {
+        "cells": [title, cell],
+        "metadata": {**language, "widgets": widgets},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    formulas = "# Formulas\n\nIn line, $\\lceil n/c \\rceil$, and apart:\n\n$$\n\\frac{n(n - c)}{2c}\n$$\n"
+    root = tmp_path_factory.mktemp("parts")
+    done = little_book(root, {"formulas.md": formulas, "slider.ipynb": json.dumps(notebook)})
+    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+    return root / "_build/html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_formulas_and_saved_widgets_work_from_a_file(
+    parts_dir: Path, new_page: Callable, scheme: str
+) -> None:
+    page = new_page(390, scheme)
+    wrong = open_page(page, (parts_dir / "formulas.html").as_uri())
+    assert page.locator("mjx-container").count() == 2
+    assert page.locator("mjx-container math").count() == 2, "spoken as MathML"
+    assert sum(weight(parts_dir, "formulas").values()) <= PLAIN_LIMIT
+    assert not any("embed.js" in address for address in page.requested)
+    wrong += open_page(page, (parts_dir / "slider.html").as_uri())
+    page.wait_for_selector(".jupyter-widgets .widget-readout, .jupyter-widgets .noUi-handle", timeout=10_000)
+    assert not any("mathjax" in address for address in page.requested)
+    wrong += page.problems
+    page.context.close()
+    assert not wrong
+
+
+def test_the_first_tab_skips_to_the_text(site_url: str, new_page: Callable) -> None:
+    page = new_page(1440)
+    open_page(page, f"{site_url}/{pages()[0]}.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Skip to main content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#main-content"
     page.context.close()
