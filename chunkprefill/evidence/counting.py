@@ -103,7 +103,7 @@ def passes(*, changed: bool = False, n_cases: int = 40, seed: int = 0) -> Eviden
 
 
 def count_reads(n: int, chunks: int | Sequence[int] | None) -> tuple[int, int]:
-    """Cached positions read again and query-key pairs scored in one layer, as a tiny model prefills n tokens."""
+    """Cached positions read again and query-key pairs scored in one layer, as a tiny model prefills n."""
     model, seen = load_model("tiny"), []
     cache = KVCache(model.config, n)
 
@@ -118,7 +118,7 @@ def count_reads(n: int, chunks: int | Sequence[int] | None) -> tuple[int, int]:
 
 
 def reread(*, changed: bool = False, n: int = 512) -> Evidence:
-    """Positions that later chunks read again, against n(n − c)/2c. changed: as many chunks, of unequal lengths."""
+    """Positions that later chunks read again, against n(n − c)/2c. changed: as many unequal chunks."""
     sizes, numbers, as_said = (256, 128, 64), [], True
     _, pairs_at_once = count_reads(n, None)
     for c in sizes:
@@ -174,8 +174,8 @@ def peak_bytes(model: Transformer, n: int, chunk_size: int) -> tuple[int, int]:
 def activation_bytes(model: Transformer, n_tokens: int) -> int:
     """The same peak worked out: what is alive in a layer's MLP while it holds a chunk's gates, in float32.
 
-    Residual stream before and after attention, the norm's two copies, what attention gathered, queries, keys and
-    values, gates and ups, RoPE's angles.
+    Residual stream before and after attention, the norm's two copies, what attention gathered, queries, keys
+    and values, gates and ups, RoPE's angles.
     """
     c = model.config
     numbers = 4 * c.d_model + c.d_q + (c.d_q + 2 * c.d_kv) + 2 * c.d_ff + c.head_dim
@@ -183,7 +183,7 @@ def activation_bytes(model: Transformer, n_tokens: int) -> int:
 
 
 def peak_memory(*, changed: bool = False, n: int = 1024) -> Evidence:
-    """Bytes alive while a model of SmolLM2's widths prefills. changed: the finished cache is looked at instead."""
+    """Bytes alive while a model of SmolLM2's widths prefills. changed: looks at the finished cache."""
     model = random_model(replace(SMOLLM2, n_layers=2, vocab_size=1000))
     sizes = (n, n // 4, n // 16)
     found = [peak_bytes(model, n, size)[changed] for size in sizes]

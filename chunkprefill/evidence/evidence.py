@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from chunkprefill.analysis.style import BADGES, Table
+from chunkprefill.exercises.feedback import inline
 from chunkprefill.measure import measured
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of the evidence. `how` is a key of `BADGES`: "counted" and "simulated" ones are exact, and the
-    same at every run; "measured" ones are written with a mark and left out when outputs are compared.
+    """One number of the evidence.
+
+    `how` is a key of `BADGES`: "counted" and "simulated" ones are exact and the same at every run; "measured"
+    ones are written with a mark, and left out when outputs are compared.
     """
 
     label: str
@@ -70,8 +72,8 @@ class Evidence:
     def as_json(self) -> dict[str, Any]:
         """Plain data, for the record."""
         numbers = [vars(number) | {"text": number.text} for number in self.numbers]
-        return {"claim": self.claim, "holds": self.holds, "setting": self.setting, "otherwise": self.otherwise,
-                "badges": self.badges, "numbers": numbers}  # fmt: skip
+        words = {name: getattr(self, name) for name in ("claim", "holds", "setting", "otherwise", "badges")}
+        return words | {"numbers": numbers}
 
     def __str__(self) -> str:
         lines = [f"{self.claim}: {self.verdict}", self.setting]
@@ -83,8 +85,9 @@ class Evidence:
         badges = " ".join(f'<span class="cp-badge cp-badge-{b}">{BADGES[b]}</span>' for b in self.badges)
         return (
             f'<div class="cp-evidence" style="border-left:4px solid {"#009E73" if self.holds else "#D55E00"};'
-            f'padding:.1rem .8rem;margin:.8rem 0"><p style="margin:.3rem 0"><strong>{self.verdict}</strong> {badges}'
-            f'</p><p style="margin:.3rem 0">{escape(self.setting)}</p>{self.table()._repr_html_()}</div>'
+            f'padding:.1rem .8rem;margin:.8rem 0"><p style="margin:.3rem 0"><strong>{self.verdict}</strong> '
+            f'{badges}</p><p style="margin:.3rem 0">{inline(self.setting)}</p>'
+            f"{self.table()._repr_html_()}</div>"
         )
 
 
@@ -107,9 +110,9 @@ class BothSides:
 
     def _repr_html_(self) -> str:
         return (
-            f"{self.claimed._repr_html_()}"
-            f'<p style="margin:.3rem 0"><strong>One condition changed:</strong> {escape(self.claimed.otherwise)}</p>'
-            f"{self.changed._repr_html_()}"
+            self.claimed._repr_html_()
+            + '<p style="margin:.3rem 0"><strong>One condition changed:</strong> '
+            + f"{inline(self.claimed.otherwise)}</p>{self.changed._repr_html_()}"
         )
 
 

@@ -40,7 +40,7 @@ def one_core() -> Iterator[None]:
 
 
 def interleaved(work: Mapping[K, Callable[[], object]], *, rounds: int = 5) -> dict[K, float]:
-    """Median seconds of processor time of each piece of work, all done once a round; one more round warms up."""
+    """Median seconds of processor time of each piece of work, each done once a round; one warms up."""
     taken: dict[K, list[float]] = {key: [] for key in work}
     with one_core():
         for _ in range(rounds + 1):
@@ -89,8 +89,8 @@ def slower_prefill(*, changed: bool = False) -> Evidence:
     return Evidence(
         claim="slower-prefill",
         holds=ratio >= SLOWER,
-        setting=f"{N} tokens alone on one core, two layers of SmolLM2's widths, float32: chunks of {chunk} against one "
-        f"pass; slower means at least {SLOWER} times the time.",
+        setting=f"{N} tokens alone on one core, two layers of SmolLM2's widths, float32: chunks of {chunk} "
+        f"against one pass; slower means at least {SLOWER} times the time.",
         numbers=(
             Number("one pass", seconds[N], "s", "measured"),
             Number(f"chunks of {chunk}", seconds[chunk], "s", "measured"),
@@ -113,8 +113,8 @@ def weights_again(*, changed: bool = False) -> Evidence:
     return Evidence(
         claim="weights-again",
         holds=ratio >= SLOWER and more["products"] > 0.5 * more["all"],
-        setting=f"{N} tokens alone on one core, two layers of SmolLM2's widths, float32, in chunks of {chunk}: the products "
-        "with the weights timed alone, beside the whole prefilling.",
+        setting=f"{N} tokens alone on one core, two layers of SmolLM2's widths, float32, in chunks of "
+        f"{chunk}: the products with the weights timed alone, beside the whole prefilling.",
         numbers=(
             Number("bytes of the layers' matrices", n_bytes, "B"),
             Number("passes that read them", n_passes),
@@ -123,6 +123,6 @@ def weights_again(*, changed: bool = False) -> Evidence:
             Number("extra time of the products", more["products"], "s", "measured"),
             Number("extra time of the whole prefilling", more["all"], "s", "measured"),
         ),
-        otherwise=f"take chunks of {LARGE}: they read the weights {N // LARGE} times in place of once, and the "
-        "arithmetic takes so long that it hides it.",
+        otherwise=f"take chunks of {LARGE}: they read the weights {N // LARGE} times in place of once, and "
+        "the arithmetic takes so long that it hides it.",
     )

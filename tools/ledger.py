@@ -1,0 +1,179 @@
+"""Write `book/claims.md` and `book/map.md`: `python tools/ledger.py [--check]`.
+
+They are made of claims.yml and map.yml in `book/`, and of the numbers in `benchmarks/results/evidence.json`,
+which `python -m chunkprefill.bench evidence` renews. Nothing of the package is imported. Exit status 1 for a
+card without a claim, a claim without evidence, evidence against its claim, or a page that is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from html import escape
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # so that tests may import this file as tools.ledger
+from claims import ROOT, Ledger, exercise_ids
+
+BADGES = {
+    "counted": "counted here",
+    "measured": "measured here",
+    "simulated": "simulated",
+    "published": "published",
+}
+
+
+def claims_page(ledger: Ledger) -> str:
+    """Every claim with its verdict and numbers; then what is pending; then the machines."""
+    proved = [claim for claim in ledger.claims if "evidence" in claim]
+    pending = [claim for claim in ledger.claims if "evidence" not in claim]
+    lines = [
+        CLAIMS_HEAD,
+        f"{len(proved)} claims have been run. {len(pending)} wait for something, and say for what.\n",
+    ]
+    for number, chapter in ledger.chapters.items():
+        here = [claim for claim in proved if claim["chapter"] == number]
+        if here:
+            lines.append(f"## Chapter {number}: {chapter['title']}\n")
+        for claim in here:
+            lines += _claim(ledger, claim)
+    lines.append("## Pending\n")
+    for claim in pending:
+        waits = f"*Waits for {claim.get('pending', 'evidence')}.*"
+        lines.append(f"- **{claim['id']}** (chapter {claim['chapter']}): {claim['sentence']} {waits}")
+    lines.append("\n## Where the numbers come from\n")
+    for where, names in _machines(ledger, proved).items():
+        lines.append(f"- {', '.join(names)}: {where}")
+    lines.append(
+        "\nCounted and simulated numbers are the same on every machine; measured ones (≈) are that machine's."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _claim(ledger: Ledger, claim: dict[str, Any]) -> list[str]:
+    row = ledger.record.get(claim["id"])
+    cards = ", ".join(f"{{ref}}`{card} <card-{card.lower()}>`" for card in claim["cards"])
+    lines = [
+        f"(ledger-{claim['id']})=",
+        f"### {claim['id']}\n",
+        f"**{claim['sentence']}**\n",
+        f"*Conditions.* {claim['conditions']}\n",
+    ]
+    if row is None:
+        return [*lines, "Not recorded yet.\n"]
+    badges = " ".join(
+        f'<span class="cp-badge cp-badge-{b}">{BADGES.get(b, b)}</span>' for b in row["claimed"]["badges"]
+    )
+    where = f" {{ref}}`The cell in the chapter <claim-{claim['id']}>`." if ledger.shown(claim) else ""
+    lines += [
+        f"{_verdict(row['claimed'])} {badges}{where} Cards: {cards}.\n",
+        f"{row['claimed']['setting']}\n",
+    ]
+    lines += _table(row["claimed"])
+    otherwise = row["claimed"]["otherwise"]
+    lines += [
+        ":::{dropdown} One condition changed, and the verdict flips",
+        f"{otherwise[:1].upper()}{otherwise[1:]}\n",
+    ]
+    return [*lines, f"{_verdict(row['changed'])}\n", *_table(row["changed"]), ":::\n"]
+
+
+def _verdict(side: dict[str, Any]) -> str:
+    return "**✓ It holds.**" if side["holds"] else "**✗ It does not hold.**"
+
+
+def _table(side: dict[str, Any]) -> list[str]:
+    rows = [f"| {_cell(n['label'])} | {_cell(n['text'])} |" for n in side["numbers"]]
+    return ["| what | found |", "|---|---:|", *rows, ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _machines(ledger: Ledger, claims: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """How each machine, date and commit is written -> the claims recorded there."""
+    found: dict[str, list[str]] = {}
+    for claim in claims:
+        if row := ledger.record.get(claim["id"]):
+            w = row["where"]
+            commit = f"commit {w['commit'][:10]}{' with changes' if w['dirty'] is True else ''}"
+            torch = "" if w["torch"] == "not loaded" else f", torch {w['torch']}"
+            where = f"{w['device']}, {w['machine']}, Python {w['python']}{torch}, {w['date']}, {commit}"
+            found.setdefault(where, []).append(claim["id"])
+    return found
+
+
+def map_page(ledger: Ledger) -> str:
+    """A section a card: objective, chapter, exercises, misconceptions, claims."""
+    ids, lines = exercise_ids(ledger.root), [MAP_HEAD]
+    for card, entry in sorted(ledger.cards.items(), key=lambda pair: (pair[1]["chapter"], pair[0])):
+        aim, chapter = ledger.aims.get(card, {}), ledger.chapters[entry["chapter"]]
+        written = ledger.written(entry["chapter"])
+        lines += [f"(card-{card.lower()})=", f"## {card}: {entry['title']}\n"]
+        place = f"{{doc}}`/{chapter['page']}`" if written else f"{chapter['title']} (not written yet)"
+        lines += [f"- **You will be able to:** {aim.get('objective', '')} *({aim.get('level', '')})*",
+                  f"- **Chapter {entry['chapter']}:** {place}"]  # fmt: skip
+        if aim.get("exercises"):
+            lines.append(
+                f"- **Exercises:** {', '.join(_exercise(n, ids, chapter, written) for n in aim['exercises'])}"
+            )
+        if aim.get("misconceptions"):
+            lines += ["- **Refuted by a run:**", *(f"  - {words}" for words in aim["misconceptions"])]
+        claims = [claim for claim in ledger.claims if card in claim["cards"]]
+        names = [
+            f"{{ref}}`{c['id']} <ledger-{c['id']}>`" if "evidence" in c else f"{c['id']} (pending)"
+            for c in claims
+        ]
+        lines.append(f"- **Claims:** {', '.join(names) or 'none yet'}\n")
+    return "\n".join(lines) + "\n"
+
+
+def _exercise(name: str, ids: dict[str, str], chapter: dict[str, str], written: bool) -> str:
+    if not written or name not in ids:
+        return f"`{name}`"
+    return f'<a href="../{chapter["page"]}.html#cp-{escape(ids[name])}"><code>{escape(name)}</code></a>'
+
+
+NOTE = (
+    "<!-- Written by tools/ledger.py from claims.yml, map.yml and the record. Do not edit: `make pages`. -->"
+)
+CLAIMS_HEAD = f"""# What the book claims, and what proves it
+
+{NOTE}
+
+Each sentence below was run. You see what it was run on, what came out, and one condition that, changed, makes
+it false. A sentence that stays true whatever is changed would say nothing.
+"""
+MAP_HEAD = f"""# Learning map
+
+{NOTE}
+
+The course follows eleven cards. For each: what it is for, where it is taught, what you do, which wrong ideas
+it clears away, and which {{doc}}`claims </book/claims>` it rests on.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the pages, or with --check say whether they are up to date."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    check = parser.parse_args(argv).check
+    ledger = Ledger.read()
+    problems = ledger.problems()
+    for name, text in (("claims", claims_page(ledger)), ("map", map_page(ledger))):
+        path = ROOT / f"book/{name}.md"
+        if check and (not path.is_file() or path.read_text("utf8") != text):
+            problems.append(f"book/{name}.md is out of date: run tools/ledger.py")
+        elif not check:
+            path.write_text(text, "utf8")
+    for problem in problems:
+        print(f"ledger: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
