@@ -6,9 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -249,3 +250,22 @@ def test_every_icon_that_a_page_uses_is_drawn(site_dir: Path) -> None:
         for classes in re.findall(r'<(?:i|span) class="(fa[srb]? [^"]*|fa-[^"]*)"', path.read_text("utf8")):
             used = {name.removeprefix("fa-") for name in classes.split() if name.startswith("fa-")} - sizes
             assert used <= drawn, f"{path.name}: {used - drawn} not in icons.css"
+
+
+def test_every_link_inside_the_book_leads_somewhere(site_dir: Path) -> None:
+    """Raw links too, which the build does not check: the page is there, and so is the place on it."""
+    pages_read = {p: p.read_text("utf8") for p in site_dir.rglob("*.html") if "_static" not in p.parts}
+    places = {p: set(re.findall(r'\b(?:id|name)="([^"]+)"', html)) for p, html in pages_read.items()}
+    broken = []
+    for path, html in pages_read.items():
+        article = html.partition('<article class="bd-article">')[2].partition("</article>")[0]
+        for address in re.findall(r'<a\b[^>]*\bhref="([^"]*)"', article):
+            parts = urlsplit(unescape(address))
+            if parts.scheme or parts.netloc or not (parts.path or parts.fragment):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                broken.append(f"{path.name}: {address} (no such file)")
+            elif target in places and parts.fragment and unquote(parts.fragment) not in places[target]:
+                broken.append(f"{path.name}: {address} (no such place)")
+    assert broken == []
