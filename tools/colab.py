@@ -18,8 +18,9 @@ from urllib.parse import quote
 import nbformat
 import yaml
 from nbformat import NotebookNode
+from normal_form import normalise
 
-from notebooks import ROOT, NotebookError, all_notebooks, normalise, read, shown, write
+from notebooks import ROOT, NotebookError, all_notebooks, read, shown, write
 
 OPEN, CLOSE = "<!-- colab -->", "<!-- /colab -->"
 STAMP = re.compile(rf"{OPEN}.*?{CLOSE}\n*", re.S)

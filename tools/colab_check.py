@@ -30,10 +30,11 @@ from colab_env import (
     site_packages,
 )
 from lint_notebooks import IN_BOTH, ONLY_7_ARGUMENTS, ONLY_8, ONLY_8_ARGUMENTS, lint
+from normal_form import normalise
 from packaging.utils import canonicalize_name
 from tqdm import tqdm
 
-from notebooks import ROOT, NotebookError, all_notebooks, execute, normalise, shown
+from notebooks import ROOT, NotebookError, all_notebooks, execute, shown
 
 DEV = ROOT / "requirements/dev.txt"
 TORCH_FREE_TESTS = ("tests/scheduling", "tests/simulation", "tests/test_floors.py")

@@ -158,12 +158,19 @@ def unnamed_pictures(html: str) -> list[str]:
 # --- widgets ------------------------------------------------------------------------------------------
 
 
+def widget_state(notebook: NotebookNode) -> dict | None:
+    """The saved widget models, by id; None where there is none, or what is there has not their form."""
+    place: object = notebook.metadata
+    for key in ("widgets", STATE, "state"):
+        place = place.get(key) if isinstance(place, dict) else None
+    return place if isinstance(place, dict) else None
+
+
 def _metadata(notebook: NotebookNode) -> Iterator[str]:
     """Every view has its state, every reference its model, every picture inside a widget its words."""
-    widgets = notebook.metadata.get("widgets", {})
-    if widgets and "state" not in widgets.get(STATE, {}):
+    if notebook.metadata.get("widgets") and widget_state(notebook) is None:
         yield "metadata.widgets without `state`, as Colab saves it, kills nbconvert: run `make notebooks`"
-    state = widgets.get(STATE, {}).get("state", {})
+    state = widget_state(notebook) or {}
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             view = output.get("data", {}).get(VIEW)

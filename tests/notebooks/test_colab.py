@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from normal_form import normalise
 
 import notebooks
 from tests.needs import ROOT, need, shared_dir
@@ -77,7 +78,7 @@ def test_check_finds_what_is_stale_and_changes_nothing(tmp_path, capsys, monkeyp
     monkeypatch.setattr(colab, "home", lambda: HERE)
     monkeypatch.setattr(colab, "ROOT", tmp_path)
     path = tmp_path / "a.ipynb"
-    notebooks.write(path, notebooks.normalise(book(new_code_cell("x"))))
+    notebooks.write(path, normalise(book(new_code_cell("x"))))
     before = path.read_bytes()
     assert colab.stamp_all([path], check=True) == 1 and path.read_bytes() == before
     assert "a.ipynb" in capsys.readouterr().err

@@ -10,7 +10,9 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lint_notebooks import STATE
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from normal_form import normalise, to_text
 
 import notebooks
 
@@ -75,7 +77,7 @@ def test_a_second_run_differs_in_measured_numbers_alone(two_runs):
 
 def test_widgets_are_saved_with_their_state_and_links(two_runs):
     notebook = nbformat.reads(two_runs[0], as_version=4)
-    state = notebook.metadata.widgets[notebooks.WIDGET_STATE].state
+    state = notebook.metadata.widgets[STATE].state
     view = notebook.cells[2].outputs[0].data["application/vnd.jupyter.widget-view+json"]
     assert state[view.model_id].model_name == "VBoxModel"
     names = {model.model_name for model in state.values()}
@@ -174,32 +176,30 @@ def any_notebook(draw):
         for m in models
     }
     if models:
-        book.metadata.widgets = {
-            notebooks.WIDGET_STATE: {"state": state, "version_major": 2, "version_minor": 0}
-        }
+        book.metadata.widgets = {STATE: {"state": state, "version_major": 2, "version_minor": 0}}
     return nbformat.from_dict(book)
 
 
 @given(any_notebook())
 def test_normal_form_is_normal(book):
-    once = notebooks.to_text(notebooks.normalise(book))
-    again = notebooks.to_text(notebooks.normalise(nbformat.reads(once, as_version=4)))
+    once = to_text(normalise(book))
+    again = to_text(normalise(nbformat.reads(once, as_version=4)))
     assert again == once
 
 
 @given(any_notebook())
 def test_normal_form_is_a_notebook_with_ids_of_its_own(book):
-    normal = notebooks.normalise(book)
+    normal = normalise(book)
     nbformat.validate(normal)
     cells = [cell.id for cell in normal.cells]
     assert len(set(cells)) == len(cells)
-    widgets = normal.metadata.get("widgets", {}).get(notebooks.WIDGET_STATE, {"state": {}})
+    widgets = normal.metadata.get("widgets", {}).get(STATE, {"state": {}})
     assert set(re.findall(r"IPY_MODEL_(\w+)", json.dumps(widgets))) <= set(widgets["state"])
 
 
 @given(any_notebook())
 def test_normal_form_keeps_every_word(book):
-    normal = notebooks.normalise(book)
+    normal = normalise(book)
     assert [c.source for c in normal.cells] == [c.source.strip("\n") for c in book.cells]
     for old, new in zip(notebooks.code_cells(book), notebooks.code_cells(normal)):
         for name in ("stdout", "stderr"):
@@ -216,10 +216,10 @@ def test_normal_form_forgets_what_was_drawn_at_random(book, data):
     names = {old: new.hex if len(old) == 32 else str(new) for old, new in zip(found, fresh)}
     other = re.sub("|".join(names) or "$^", lambda m: names[m[0]], text)
     other = nbformat.from_dict(json.loads(other))
-    assert notebooks.to_text(notebooks.normalise(other)) == notebooks.to_text(notebooks.normalise(book))
+    assert to_text(normalise(other)) == to_text(normalise(book))
 
 
 def test_a_name_that_a_person_gave_a_cell_stays():
     book = new_notebook(cells=[new_code_cell("x", id="same-cache"), new_code_cell("x", id="deadbeef")])
-    names = [cell.id for cell in notebooks.normalise(book).cells]
+    names = [cell.id for cell in normalise(book).cells]
     assert names[0] == "same-cache" and names[1] != "deadbeef"

@@ -12,17 +12,19 @@ from lint_notebooks import (
     ONLY_7_ARGUMENTS,
     ONLY_8,
     ONLY_8_ARGUMENTS,
+    STATE,
+    VIEW,
     lint,
     lint_code,
     unnamed_pictures,
 )
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from normal_form import normalise
 
 import notebooks
 from tests.needs import ROOT
 
 GOOD_SVG = '<svg role="img" aria-label="Three chunks fill a cache of 6 positions."><path d="M0 0/1"/></svg>'
-VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def with_output(output, source="show()"):
@@ -120,7 +122,7 @@ def test_markdown_is_read_too():
 # --- widgets --------------------------------------------------------------------------------------------
 
 
-def widget_notebook(state, view="a", key=notebooks.WIDGET_STATE):
+def widget_notebook(state, view="a", key=STATE):
     book = with_output(new_output("display_data", data={VIEW: {"model_id": view}}))
     book.metadata.widgets = {key: state}
     return nbformat.from_dict(book)
@@ -144,6 +146,7 @@ def test_what_colab_saves_is_found():
     }  # models right under the key, no `state`: nbconvert raises KeyError
     assert "without `state`" in said(widget_notebook(colab))
     assert "without `state`" in said(widget_notebook(colab, key="application/json"))
+    assert "without `state`" in said(widget_notebook({"state": ["a"]}))
 
 
 def test_widgets_hide_nothing():
@@ -225,7 +228,7 @@ def test_cells_run_out_of_order_are_found():
 
 def test_check_wants_the_normal_form(tmp_path, capsys):
     path = tmp_path / "a.ipynb"
-    book = notebooks.normalise(new_notebook(cells=[new_markdown_cell("# A?")]))
+    book = normalise(new_notebook(cells=[new_markdown_cell("# A?")]))
     notebooks.write(path, book)
     assert notebooks.check_all([path]) == 0
     path.write_text(json.dumps(book))
