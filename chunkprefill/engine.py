@@ -143,7 +143,7 @@ def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
     """The tokens as a checked strip `[T]` on the model's device."""
     try:
         strip = torch.as_tensor(tokens)
-    except (TypeError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the prompt is no sequence of token ids: {error}") from error
     if strip.ndim != 1:
         raise ValueError(f"tokens have the shape {list(strip.shape)}, one prompt [T] is needed")

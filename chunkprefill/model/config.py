@@ -124,7 +124,7 @@ class Config:
         return 2 * self.head_params * n_rows
 
 
-TINY = Config(n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=256, d_ff=128, tied=True)
+TINY = Config(n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=256, d_ff=128)
 LLAMA3_8B = Config(
     n_layers=32, n_heads=32, n_kv_heads=8, head_dim=128, vocab_size=128_256, d_ff=14_336, rope_theta=500_000.0
 )

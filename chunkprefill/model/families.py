@@ -69,7 +69,7 @@ def _family(raw: dict[str, Any]) -> str:
     if not isinstance(architectures, list):
         raise ValueError(f"architectures is {architectures!r}, a list is needed")
     for architecture in architectures:
-        if architecture not in _ARCHITECTURES:
+        if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
             raise ValueError(
                 f"architecture {architecture!r} is unknown; there are {', '.join(_ARCHITECTURES)}"
             )

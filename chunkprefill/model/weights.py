@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,8 @@ def random_model(
 ) -> Transformer:
     """A model of this shape with seeded random weights, the same on every machine and for every dtype.
 
-    The variance of a matrix is one over its inputs, so that attention is neither flat nor a single spike.
+    The variance of a matrix is one over its inputs, so that attention is neither flat nor a single spike; the
+    embedding's is small beside what the layers add, so that the next token depends on the whole context.
     """
     generator = torch.Generator().manual_seed(seed)
     model = _empty(config, torch.device("cpu"), torch.float32)
@@ -102,8 +104,8 @@ def random_model(
         if weight.ndim == 1:
             weight.copy_(0.1 * draw + ("norm" in name))
         else:
-            fan_in = 3 if name == "embedding" else weight.shape[-1]
-            weight.copy_(draw * (3 / fan_in) ** 0.5)
+            variance = 0.05 if name == "embedding" else 1 / weight.shape[-1]
+            weight.copy_(draw * (3 * variance) ** 0.5)
     return model.to(device=device, dtype=dtype)
 
 
@@ -198,7 +200,7 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
     """Names and shapes of a folder's tensors, read from the files' heads, and how to get one."""
     from safetensors import SafetensorError, safe_open
 
-    home: dict[str, object] = {}
+    home: dict[str, tuple[str, Any]] = {}
     shapes: dict[str, Shape] = {}
     index = folder / "model.safetensors.index.json"
     promised: dict[str, str] = {}
@@ -223,10 +225,10 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
                 head = opened.get_slice(name)
                 if head.get_dtype() not in FLOATS:
                     raise ValueError(f"{path}: tensor {name} is {head.get_dtype()}, not {', '.join(FLOATS)}")
-                home[name], shapes[name] = opened, tuple(head.get_shape())
+                home[name], shapes[name] = (path.name, opened), tuple(head.get_shape())
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: not readable as safetensors ({error})") from error
     for name, file in promised.items():
-        if name not in home:
+        if name not in home or home[name][0] != file:
             raise ValueError(f"{index}: tensor {name} is not in {file}")
-    return shapes, lambda name: home[name].get_tensor(name)  # type: ignore[attr-defined]
+    return shapes, lambda name: home[name][1].get_tensor(name)
