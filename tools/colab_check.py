@@ -38,7 +38,6 @@ from notebooks import ROOT, NotebookError, all_notebooks, execute, shown
 
 DEV = ROOT / "requirements/dev.txt"
 TORCH_FREE_TESTS = ("tests/scheduling", "tests/simulation", "tests/test_floors.py")
-REQUIRED = {name.strip() for name in os.environ.get("REQUIRE", "").split(",")}
 FAKE_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
 
 
@@ -46,6 +45,7 @@ def check() -> int:
     """Run each step, go on after a failure, print what passed; 0 if nothing failed and nothing was missed."""
     if not VENV.exists():
         print("making an environment with Colab's front end (once)", file=sys.stderr)
+    required = {name.strip() for name in os.environ.get("REQUIRE", "").split(",")}
     n_bad = 0
     with tempfile.TemporaryDirectory() as folder:
         steps: list[tuple[str, Callable[[Path], str]]] = [
@@ -60,8 +60,8 @@ def check() -> int:
             try:
                 word, told = "ok     ", step(Path(folder))
             except Missing as missing:
-                required = REQUIRED & {"colab", "shared" if "shared" in str(missing) else "colab"}
-                word, told = ("FAILED " if required else "SKIPPED"), f"MISSING: {missing}"
+                word = "FAILED " if required & {"colab", missing.what} else "SKIPPED"
+                told = f"MISSING {missing.what}: {missing}"
             except (Failed, NotebookError) as failed:
                 word, told = "FAILED ", str(failed)
             n_bad += word == "FAILED "
@@ -76,7 +76,7 @@ def resolver(folder: Path) -> str:
     """For each list of what Colab has, pip itself says what the package and its setup cell would install."""
     lists = sorted((shared() / "colab").glob("pip-freeze*.txt"))
     if not lists:
-        raise Missing("shared/colab/pip-freeze*.txt")
+        raise Missing("shared", "no pip-freeze*.txt in ../shared/colab")
     archive, told = folder / "chunkprefill.tar.gz", []
     pack_tree(archive, top="chunkprefill")
     for freeze in lists:

@@ -24,7 +24,11 @@ VENV = ROOT / ".venv-colab"
 
 
 class Missing(Exception):
-    """Something that a step needs is not on this machine."""
+    """Something that a step needs is not on this machine: what REQUIRE calls it, and what to do."""
+
+    def __init__(self, what: str, how: str) -> None:
+        super().__init__(how)
+        self.what = what
 
 
 class Failed(Exception):
@@ -127,7 +131,8 @@ def colab_python() -> str:
         except Failed:
             continue
     raise Missing(
-        f"Python 3.13, which is Colab's: COLAB_PYTHON names it (tried {', '.join(candidates) or 'none'})"
+        "colab",
+        f"Python 3.13, which is Colab's: COLAB_PYTHON names it (tried {', '.join(candidates) or 'none'})",
     )
 
 
@@ -139,7 +144,7 @@ def shared() -> Path:
     for folder in (os.environ.get("CHUNKPREFILL_SHARED"), ROOT.parent / "shared"):
         if folder and (Path(folder) / "colab").is_dir():
             return Path(folder)
-    raise Missing("Colab's lists, ../shared/colab (CHUNKPREFILL_SHARED names another place)")
+    raise Missing("shared", "Colab's lists, ../shared/colab (CHUNKPREFILL_SHARED names another place)")
 
 
 def read_freeze(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
