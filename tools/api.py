@@ -42,6 +42,13 @@ class Found:
     node: Definition
     lines: list[str]
 
+    def lead(self, node: ast.stmt) -> str:
+        """The `#:` or `#` lines right above a statement."""
+        first = node.lineno - 1
+        while first and self.lines[first - 1].startswith("#"):
+            first -= 1
+        return " ".join(line.lstrip("#: ") for line in self.lines[first : node.lineno - 1])
+
     def comment(self, node: ast.stmt) -> str:
         """The comment at the end of a statement's last line; it holds the unit."""
         line = self.lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :]
@@ -149,6 +156,11 @@ def prose(docstring: str | None) -> str:
     return "\n\n".join(blocks)
 
 
+def code(text: str) -> list[str]:
+    """Lines of a Python block, as a directive: a signature is no program, and formatters leave it alone."""
+    return ["```{code-block} python", text, "```"]
+
+
 def is_dataclass(node: ast.ClassDef) -> bool:
     """Whether a decorator makes `node` a dataclass."""
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
@@ -164,20 +176,20 @@ def class_lines(found: Found, name: str) -> list[str]:
     methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
     init = next((m for m in methods if m.name == "__init__"), None)
     if init is not None:
-        code = signature(init, name=name, method=True).removesuffix(" -> None")
+        made = signature(init, name=name, method=True).removesuffix(" -> None")
     elif is_dataclass(node) or fields:
-        code = f"{name}(\n"
+        made = f"{name}(\n"
         for field in fields:
             if "ClassVar" in ast.unparse(field.annotation) or "init=False" in ast.unparse(field):
                 continue
             default = f" = {ast.unparse(field.value)}" if field.value else ""
             note = found.comment(field)
             line = f"    {ast.unparse(field.target)}: {ast.unparse(field.annotation)}{default},"
-            code += line + (f"  # {note}" if note else "") + "\n"
-        code = code + ")" if code.count("\n") > 1 else f"{name}()"
+            made += line + (f"  # {note}" if note else "") + "\n"
+        made = made + ")" if made.count("\n") > 1 else f"{name}()"
     else:
-        code = f"class {name}"
-    out = ["```python", code, "```", "", prose(ast.get_docstring(node)), ""]
+        made = f"class {name}"
+    out = [*code(made), "", prose(ast.get_docstring(node)), ""]
     for method in methods:
         doc = ast.get_docstring(method)
         if method.name.startswith("_") or not doc:
@@ -207,16 +219,24 @@ def name_lines(module: str, name: str) -> list[str]:
     if isinstance(node, ast.ClassDef):
         return out + class_lines(found, name)
     if isinstance(node, ast.FunctionDef):
-        return [*out, "```python", signature(node), "```", "", prose(ast.get_docstring(node)), ""]
-    value = node.value
-    made = (
-        f"{ast.unparse(value.func)}(…)"
-        if isinstance(value, ast.Call)
-        else ast.unparse(value)
-        if value
-        else "…"
-    )
-    return [*out, "```python", f"{name} = {made}", "```", "", prose(found.comment(node)), ""]
+        return [*out, *code(signature(node)), "", prose(ast.get_docstring(node)), ""]
+    return [*out, *constant_lines(found, node, name), prose(found.comment(node)), ""]
+
+
+def constant_lines(found: Found, node: ast.Assign | ast.AnnAssign, name: str) -> list[str]:
+    """A constant as MyST: a table of names as a list, any other value as it is written, if it is short."""
+    note = [prose(found.lead(node)), ""]
+    if isinstance(node.value, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.value.keys):
+        keys = [f"`{key.value!s}`" for key in node.value.keys if isinstance(key, ast.Constant)]
+        values = node.value.values
+        if not all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in values):
+            return [*note, ", ".join(keys) + ".", ""]
+        said = [value.value for value in values if isinstance(value, ast.Constant)]
+        return [*note, *(f"- {key}: {_escaped(str(text))}" for key, text in zip(keys, said)), ""]
+    value = ast.unparse(node.value) if node.value else "…"
+    if isinstance(node.value, ast.Call):  # an exercise holds its solution
+        value = f"{ast.unparse(node.value.func)}(…)"
+    return [*note, *code(f"{name} = {value if len(value) <= WIDTH else '…'}"), ""]
 
 
 def page() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -217,9 +218,21 @@ def test_vendored_files_are_those_listed() -> None:
         )
 
 
-def test_api_page_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, ROOT / "tools/api.py", "--check"], capture_output=True, text=True)
+def test_api_page_is_up_to_date_and_needs_no_package() -> None:
+    command = [sys.executable, "-I", "-S", ROOT / "tools/api.py", "--check"]  # -S: nothing is installed
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_api_page_has_every_public_name_and_what_it_says() -> None:
+    import chunkprefill as cp
+
+    page = (ROOT / "book/api.md").read_text("utf8")
+    named = re.findall(r"^### `(\w+)`", page, flags=re.M)
+    assert sorted(named) == sorted(name for name in cp.__all__ if name != "__version__")
+    said = page.split("### `simulate`")[1].split("### `")[0]
+    for argument in inspect.signature(cp.simulate).parameters:
+        assert re.search(rf"\b{argument}\b", said), argument
 
 
 def test_a_bad_page_fails_the_build_and_fails_it_again(tmp_path: Path) -> None:
