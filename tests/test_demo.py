@@ -80,7 +80,7 @@ def test_real_weights_say_the_same_for_chunks_of_1_and_of_999() -> None:
     ],
 )
 def test_errors_are_one_line(capsys: Any, args: list[str], message: str) -> None:
-    code, lines, err = demo(capsys, *args)
+    code, _, err = demo(capsys, *args)
     assert code == 1 and "Traceback" not in err
     assert message in err.splitlines()[-1]
 

@@ -36,7 +36,8 @@ def machine(monkeypatch: Any, capability: Any, works: bool = True) -> None:
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [
-        ((9, 0), torch.bfloat16), ((12, 0), torch.bfloat16), ((8, 9), torch.bfloat16), ((8, 0), torch.bfloat16),
+        ((9, 0), torch.bfloat16), ((12, 0), torch.bfloat16),
+        ((8, 9), torch.bfloat16), ((8, 0), torch.bfloat16),
         ((7, 5), torch.float16), ((7, 0), torch.float16), ((6, 1), torch.float32), ((3, 7), torch.float32),
     ],
 )  # fmt: skip

@@ -50,7 +50,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return _prefix_and_diagonal(q, k, v)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, heads, T or S, D]
     grouped = n_heads != n_kv_heads
-    if grouped and not _takes_grouped_heads(q.device):
+    if grouped and not _takes_grouped_heads(q):
         k, v = (x.repeat_interleave(n_heads // n_kv_heads, dim=1) for x in (k, v))
         grouped = False
     mask = None if n_queries in (1, n_keys) else causal_lower_right(n_queries, n_keys)
@@ -60,11 +60,15 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out[0].transpose(0, 1)  # [T, H, D]
 
 
-def _takes_grouped_heads(device: torch.device) -> bool:
-    """Whether fused kernels take fewer key heads than query heads; else torch falls back to an S² table."""
-    return device.type == "cpu" or (
-        device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
+def _takes_grouped_heads(q: Tensor) -> bool:
+    """Whether a fused kernel takes fewer key heads than query heads; else torch makes a T × S table for them.
+
+    On GPUs flash attention does: half precision, compute capability 8.0 and newer.
+    """
+    if q.device.type == "cpu":
+        return True
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    return half and q.device.type == "cuda" and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 # Private to torch, and the only CPU attention that also returns the log-sum-exp of its scores.

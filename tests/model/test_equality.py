@@ -80,7 +80,7 @@ def test_without_torchs_private_kernel_the_public_one_serves(monkeypatch: pytest
         model = small_model(family)
         for chunk in (1, 4, [1, 20, 9], None):
             assert_same(model, list(range(30)), chunk)
-    monkeypatch.setattr(attention, "_takes_grouped_heads", lambda device: False)  # as on a T4
+    monkeypatch.setattr(attention, "_takes_grouped_heads", lambda q: False)  # as on a T4
     assert_same(small_model(), list(range(30)), 7)
 
 
