@@ -16,7 +16,8 @@ from typing import Any
 # module -> the public names it holds; same_cache is the evidence for the claim same-cache
 _PUBLIC = {
     "evidence": "Evidence Number BothSides both_sides",
-    "counting": "same_cache passes reread peak_memory",
+    "prefilling": "bytes_a_token final_at_once products_first",
+    "counting": "same_cache passes reread peak_memory activation_bytes",
     "timing": "slower_prefill weights_again",
     "scheduling": "BREAKS Gap no_stall not_by_itself preempted_passes who_is_protected widest_gaps",
 }
