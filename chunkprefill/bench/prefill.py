@@ -143,24 +143,28 @@ def measure(
     repeats: int,
     clock: Callable[[], float],
 ) -> dict[str, Any]:
-    """One cell: every run in turn, `repeats` times, after one round that is not counted but compared."""
+    """One cell: every run in turn, `repeats` times, after a first round that warms up and compares logits.
+
+    A rival more than a quarter slower than the other in that round cannot be the faster one, and is set aside.
+    """
     lengths = chunk_lengths(len(tokens), chunk or None)
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    peaks: list[float] = []
-    first = {name: run(tokens, lengths).float() for name, run in runs.items()}  # also warms caches and clocks
-    for name, logits in first.items():
-        difference = float((logits - first["chunkprefill"]).abs().max())
-        allowed = (1e-3 if model.dtype == torch.float32 else 0.5) * float(logits.abs().max())
-        if not difference < allowed:
+    warmup: dict[str, float] = {}
+    expected = runs["chunkprefill"](tokens, lengths).float()
+    for name, run in runs.items():
+        began = clock()
+        difference = float((run(tokens, lengths).float() - expected).abs().max())
+        warmup[name] = clock() - began
+        if not difference < (1e-3 if model.dtype == torch.float32 else 0.5) * float(expected.abs().max()):
             raise RuntimeError(
                 f"{name} differs by {difference} in its logits: these are not the same weights"
             )
+    rivals = [seconds for name, seconds in warmup.items() if name != "chunkprefill"]
+    kept = [name for name in runs if name == "chunkprefill" or warmup[name] <= 1.25 * min(rivals)]
+    samples: dict[str, list[float]] = {name: [] for name in kept}
+    peaks: list[float] = []
     for i in range(repeats):
-        names = (
-            list(runs) if i % 2 == 0 else list(runs)[::-1]
-        )  # nobody is always the one who follows the peak
         peaks.append(matmul_peak(model, clock))
-        for name in names:
+        for name in kept if i % 2 == 0 else kept[::-1]:  # nobody always comes first
             samples[name].append(_seconds(partial(runs[name], tokens, lengths), model.device, clock))
     medians = {name: statistics.median(values) for name, values in samples.items()}
     others = {name: seconds for name, seconds in medians.items() if name != "chunkprefill"}
@@ -175,6 +179,7 @@ def measure(
         "fraction_of_peak": statistics.median(achieved),
         "peak_flops": statistics.median(peaks),
         "samples": samples,
+        "warmup": warmup,
         "peak_samples": peaks,
     }
 
