@@ -4,6 +4,7 @@
   index outside the search page, formulas and widgets only where there are any, `course.js` only beside an
   element of the course. Nothing comes from another host, and all of it works from `file://`.
 - The role {badge}`measured` (counted, simulated, published, drawing) says where a figure comes from.
+- A long cell of code starts folded, for who reads on a phone; what came out of it does not.
 - Every table scrolls inside its own frame; an image or a drawing without a text is a warning.
 - A build that warned is not remembered: the next one reads every page again and warns again.
 """
@@ -29,6 +30,7 @@ BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.analys
     "published": ("published", "taken from the source named beside it"),
     "drawing": ("drawing", "drawn to explain; its proportions were not measured"),
 }
+LONG_CODE = 12  # lines of a cell that a phone shows at once
 FORMS = re.compile(
     r'class="[^"]*\bcp-(el|explorer)\b|vnd\.jupyter\.widget-view'
 )  # marks of what course.js serves
@@ -90,6 +92,26 @@ def without_icon_program(head: str) -> str:
     return re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
 
 
+def fold_code(html: str) -> str:
+    """Fold each cell of more than `LONG_CODE` lines behind a line that says how many they are."""
+
+    def fold(found: re.Match[str]) -> str:
+        opening, code = found.groups()
+        n_lines = code[code.index("<pre>") : code.index("</pre>")].count("\n")
+        if n_lines <= LONG_CODE:
+            return found[0]
+        states = (("collapsed", "Show"), ("expanded", "Hide"))
+        names = "".join(
+            f'<p class="{state} admonition-title">{verb} the code, {n_lines} lines</p>'
+            for state, verb in states
+        )
+        summary = f'<details class="admonition hide above-input"><summary>{names}</summary>'
+        return f"{opening}{summary}{code}</details>"
+
+    cell = r'(<div class="cell\b[^"]*">\s*)(<div class="cell_input\b[^"]*">.*?</pre></div>\s*</div>\s*</div>)'
+    return re.sub(cell, fold, html, flags=re.S)
+
+
 def spoken(html: str) -> str:
     """A page's text with what screen readers stumble over put right.
 
@@ -135,7 +157,7 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
     context["without_search_index"] = without_search_index
     body = context.get("body", "")
     if body:
-        context["body"] = body = frame_tables(spoken(body))
+        context["body"] = body = fold_code(frame_tables(spoken(body)))
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")

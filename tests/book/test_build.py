@@ -282,3 +282,16 @@ def test_every_link_inside_the_book_leads_somewhere(site_dir: Path) -> None:
             elif target in places and parts.fragment and unquote(parts.fragment) not in places[target]:
                 broken.append(f"{path.name}: {address} (no such place)")
     assert broken == []
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("notebooks/")])
+def test_long_code_starts_folded_and_no_cell_is_lost(site_dir: Path, page: str) -> None:
+    html = (site_dir / f"{page}.html").read_text("utf8")
+    cell = r'<div class="cell\b([^"]*)">\s*(<details.*?</summary>)?\s*<div class="cell_input\b'
+    cells = re.findall(cell + r"[^>]*>.*?<pre>(.*?)</pre>", html, flags=re.S)
+    for tags, fold, code in cells:
+        assert bool(fold) == ("tag_hide-input" in tags or code.count("\n") > 12), code
+    notebook = json.loads((ROOT / f"{page}.ipynb").read_text("utf8"))
+    removed = {"remove-input", "remove-cell"}
+    sources = [c for c in notebook["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
+    assert len(cells) == sum(not removed & set(c["metadata"].get("tags", [])) for c in sources)
