@@ -110,9 +110,8 @@ class BothSides:
 
     def _repr_html_(self) -> str:
         return (
-            self.claimed._repr_html_()
-            + '<p style="margin:.3rem 0"><strong>One condition changed:</strong> '
-            + f"{inline(self.claimed.otherwise)}</p>{self.changed._repr_html_()}"
+            f"{self.claimed._repr_html_()}<details><summary><strong>One condition changed:</strong> "
+            f"{inline(self.claimed.otherwise)}</summary>{self.changed._repr_html_()}</details>"
         )
 
 

@@ -6,8 +6,9 @@ import inspect
 import random
 import re
 import textwrap
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chunkprefill.exercises.choice import Choice, Option
@@ -42,6 +43,7 @@ class Exercise:
     solution, wrong, hints: a right program, three wrong ones or more, three hints from faint to plain
     minutes, level: how long it takes; Bloom's level
     preamble:   the imports that a program needs, shown above it
+    tell:       tell(case, value) says a value in words, where it cannot be written down
     """
 
     id: str
@@ -62,6 +64,7 @@ class Exercise:
     minutes: int = 5
     level: str = "apply"
     preamble: str = ""
+    tell: Callable[[Case, Plain], str] | None = None
     size: Callable[[Case], float] = field(
         default=lambda case: sum(v for v in case.values() if isinstance(v, int))
     )
@@ -88,12 +91,13 @@ class Exercise:
                 message=f"`{self.name}` returns nothing yet. (Written already? Then look for a missing "
                 "`return`.)",
             )
-        tried = self._cases(seed)
-        outcomes: list[Outcome] = []
+        tried, deadline = self._cases(seed), time.monotonic() + seconds
         for case in tried:
-            outcomes.append(self.outcome(program, case, seconds=seconds))
-            if broken := self.broken(case, outcomes[-1]):
-                return self._failed(program, case, outcomes[-1], broken, tried, seconds)
+            got = self.outcome(program, case, seconds=max(0.1, deadline - time.monotonic()))
+            if got.kind == "Late":
+                got = replace(got, trouble=f"it had not finished after {seconds:g} s: does a loop ever end?")
+            if broken := self.broken(case, got):
+                return self._failed(program, case, got, broken, tried, seconds)
         return Feedback(ok=True, message=f"`{self.name}` keeps every rule in all {len(tried)} cases tried.")
 
     def outcome(self, program: Program, case: Case, *, seconds: float = 2.0) -> Outcome:
@@ -113,7 +117,9 @@ class Exercise:
             KeyError,
             AttributeError,
         ):  # not the kind of answer judged here
-            return f"it returned `{_short(outcome.value)}`, where `{_short(self.want(case))}` is right"
+            return (
+                f"it returned `{_short(outcome.value)}`, where {self._told(case, self.want(case))} is right"
+            )
 
     def diagnose(self, program: Program, *, seed: int | None = None, seconds: float = 2.0) -> Wrong | None:
         """The known wrong answer that does the same as `program` in every case; None if none does."""
@@ -127,15 +133,15 @@ class Exercise:
         """
         programs = [wrong.program for wrong in self.wrong]
         shown = self._telling_cases(guilty)
-        options = tuple(
-            Option("abcdefgh"[i], f"Program {'ABCDEFGH'[i]}", self._reply(i == guilty, wrong.hint),
-                   i == guilty, self.source(wrong.program).removeprefix(self.preamble))
-            for i, wrong in enumerate(self.wrong)
-        )  # fmt: skip
+        options = []
+        dealt = random.Random(f"{self.id} {guilty}").sample(self.wrong, len(self.wrong))
+        for letter, wrong in zip("abcdefgh", dealt):
+            ok, code = wrong is self.wrong[guilty], self.source(wrong.program).removeprefix(self.preamble)
+            options.append(Option(letter, f"Program {letter.upper()}", self._reply(ok, wrong.hint), ok, code))
         calls = " and ".join(self.show(case) for case in shown)
         pictures = "".join(self._drawn(case, self.outcome(programs[guilty], case)) for case in shown)
         prompt = f"None of these programs is right. Which one made this, on {calls}?"
-        return Choice(id=f"{self.id}-twin", prompt=prompt, options=options, picture=pictures)
+        return Choice(id=f"{self.id}-twin", prompt=prompt, options=tuple(options), picture=pictures)
 
     def _telling_cases(self, guilty: int) -> list[Case]:
         """Cases on which one wrong program differs from all others; on the first of them it is wrong."""
@@ -175,7 +181,7 @@ class Exercise:
             f'<p class="cp-ask">{inline(self.title)} <small>({self.minutes} min · {self.level})</small></p>'
         )
         examples = "".join(
-            f"<p>Example: {inline(self.show(case))} gives <code>{inline(_short(self.want(case)))}</code></p>"
+            f"<p>Example: {inline(self.show(case))} gives {inline(self._told(case, self.want(case)))}</p>"
             for case in self.example
         )
         nested = ""
@@ -187,6 +193,9 @@ class Exercise:
             kind="exercise",
             id=f"cp-{self.id}",
         )
+
+    def _told(self, case: Case, value: Plain) -> str:
+        return self.tell(case, value) if self.tell else f"`{_short(value)}`"
 
     def _cases(self, seed: int | None) -> list[Case]:
         drawn = sorted(self.cases(random.Random(seed)), key=self.size)
@@ -204,9 +213,9 @@ class Exercise:
 
     def _same_as(self, program: Program, cases: list[Case], seconds: float) -> Wrong | None:
         """Compare what programs do, never how they are written; one that dawdles is not compared further."""
-        alike = list(self.wrong)
+        alike, deadline = list(self.wrong), time.monotonic() + seconds
         for case in cases:
-            got = self.outcome(program, case, seconds=seconds)
+            got = self.outcome(program, case, seconds=max(0.1, deadline - time.monotonic()))
             if got.kind == "Late":
                 return None
             alike = [w for w in alike if _alike(got, self.outcome(w.program, case))]
