@@ -145,7 +145,7 @@ def measure(
 ) -> dict[str, Any]:
     """One cell: every run in turn, `repeats` times, after a first round that warms up and compares logits.
 
-    A rival more than a quarter slower than the other in that round cannot be the faster one, and is set aside.
+    A rival a quarter slower than the other in that round will not be the faster one, and is set aside.
     """
     lengths = chunk_lengths(len(tokens), chunk or None)
     warmup: dict[str, float] = {}
@@ -155,9 +155,7 @@ def measure(
         difference = float((run(tokens, lengths).float() - expected).abs().max())
         warmup[name] = clock() - began
         if not difference < (1e-3 if model.dtype == torch.float32 else 0.5) * float(expected.abs().max()):
-            raise RuntimeError(
-                f"{name} differs by {difference} in its logits: these are not the same weights"
-            )
+            raise RuntimeError(f"{name} differs by {difference} in its logits: these are other weights")
     rivals = [seconds for name, seconds in warmup.items() if name != "chunkprefill"]
     kept = [name for name in runs if name == "chunkprefill" or warmup[name] <= 1.25 * min(rivals)]
     samples: dict[str, list[float]] = {name: [] for name in kept}
