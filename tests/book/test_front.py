@@ -13,7 +13,7 @@ from tests.needs import ROOT
 from tools import front
 
 
-def test_intro_and_drawing_are_up_to_date() -> None:
+def test_intro_is_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "tools/front.py", "--check"], capture_output=True, text=True
     )
