@@ -146,5 +146,6 @@ branch_on_t = Exercise(
         "query.",
     ),
     minutes=6,
+    needs=("torch",),
     level="analyse",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import random
 import re
@@ -42,6 +43,7 @@ class Exercise:
     show:       show(case) writes a case as the call that it is
     solution, wrong, hints: a right program, three wrong ones or more, three hints from faint to plain
     minutes, level: how long it takes; Bloom's level
+    needs:      modules that the programs import
     preamble:   the imports that a program needs, shown above it
     tell:       tell(case, value) says a value in words, where it cannot be written down
     """
@@ -63,13 +65,14 @@ class Exercise:
     hints: tuple[str, str, str]
     minutes: int = 5
     level: str = "apply"
+    needs: tuple[str, ...] = ()
     preamble: str = ""
     tell: Callable[[Case, Plain], str] | None = None
     size: Callable[[Case], float] = field(
         default=lambda case: sum(v for v in case.values() if isinstance(v, int))
     )
 
-    def check(self, program: Program | Any, *, seed: int | None = None, seconds: float = 5.0) -> Feedback:
+    def check(self, program: Program | Any, *, seed: int | None = None, seconds: float = 10.0) -> Feedback:
         """Run `program` on the example and on fresh cases; say what is wrong on the smallest that fails.
 
         seed:    of the drawn cases; None draws new ones each time
@@ -91,17 +94,23 @@ class Exercise:
                 message=f"`{self.name}` returns nothing yet. (Written already? Then look for a missing "
                 "`return`.)",
             )
-        tried, deadline = self._cases(seed), time.monotonic() + seconds
+        tried, left = self._cases(seed), seconds
         for case in tried:
-            got = self.outcome(program, case, seconds=max(0.1, deadline - time.monotonic()))
+            begin = time.monotonic()
+            got = self.outcome(program, case, seconds=max(0.1, left))
+            left -= time.monotonic() - begin
             if got.kind == "Late":
                 got = replace(got, trouble=f"it had not finished after {seconds:g} s: does a loop ever end?")
             if broken := self.broken(case, got):
                 return self._failed(program, case, got, broken, tried, seconds)
         return Feedback(ok=True, message=f"`{self.name}` keeps every rule in all {len(tried)} cases tried.")
 
-    def outcome(self, program: Program, case: Case, *, seconds: float = 2.0) -> Outcome:
+    def outcome(self, program: Program, case: Case, *, seconds: float = 10.0) -> Outcome:
         """What `program` makes of one case."""
+        for (
+            module
+        ) in self.needs:  # outside the time limit: a first import takes long, and breaks if cut short
+            importlib.import_module(module)
         return attempt(lambda: self.run(program, case), seconds=seconds)
 
     def broken(self, case: Case, outcome: Outcome) -> str:
@@ -121,7 +130,7 @@ class Exercise:
                 f"it returned `{_short(outcome.value)}`, where {self._told(case, self.want(case))} is right"
             )
 
-    def diagnose(self, program: Program, *, seed: int | None = None, seconds: float = 2.0) -> Wrong | None:
+    def diagnose(self, program: Program, *, seed: int | None = None, seconds: float = 10.0) -> Wrong | None:
         """The known wrong answer that does the same as `program` in every case; None if none does."""
         return self._same_as(program, self._cases(seed), seconds)
 
@@ -145,23 +154,28 @@ class Exercise:
 
     def _telling_cases(self, guilty: int) -> list[Case]:
         """Cases on which one wrong program differs from all others; on the first of them it is wrong."""
-        others = [wrong.program for i, wrong in enumerate(self.wrong) if i != guilty]
         cases = sorted(
             self._cases(0), key=lambda case: (self.size(case) < 4, self.size(case))
         )  # not the tiniest
-        tried = [(case, self.outcome(self.wrong[guilty].program, case)) for case in cases]
-        told, shown = set[int](), list[Case]()
-        while len(told) < len(others):
-            best: tuple[set[int], Case | None] = (set(), None)
-            for case, value in tried:
+        shown: list[Case] = []
+        alike = [i for i in range(len(self.wrong)) if i != guilty]
+        made: dict[int, list[Outcome]] = {}  # what each program makes of a case, by the case's number
+        while alike:
+            best: tuple[list[int], Case | None] = (alike, None)
+            for n, case in enumerate(cases):
+                if n not in made:
+                    made[n] = [self.outcome(wrong.program, case) for wrong in self.wrong]
+                value = made[n][guilty]
                 if not self._drawn(case, value) or not (shown or self.broken(case, value)):
                     continue
-                apart = {i for i, p in enumerate(others) if not _alike(value, self.outcome(p, case))} - told
-                if len(apart) > len(best[0]):
-                    best = apart, case
+                left = [i for i in alike if _alike(value, made[n][i])]
+                if len(left) < len(best[0]):
+                    best = left, case
+                if not left:
+                    break
             if best[1] is None:
                 raise ValueError(f"{self.id}: no case tells wrong program {guilty} from the others")
-            told |= best[0]
+            alike = best[0]
             shown.append(best[1])
         return shown
 
@@ -213,9 +227,11 @@ class Exercise:
 
     def _same_as(self, program: Program, cases: list[Case], seconds: float) -> Wrong | None:
         """Compare what programs do, never how they are written; one that dawdles is not compared further."""
-        alike, deadline = list(self.wrong), time.monotonic() + seconds
+        alike, left = list(self.wrong), seconds
         for case in cases:
-            got = self.outcome(program, case, seconds=max(0.1, deadline - time.monotonic()))
+            begin = time.monotonic()
+            got = self.outcome(program, case, seconds=max(0.1, left))
+            left -= time.monotonic() - begin
             if got.kind == "Late":
                 return None
             alike = [w for w in alike if _alike(got, self.outcome(w.program, case))]

@@ -142,4 +142,5 @@ chunk_mask = Exercise(
         "need?",
     ),
     minutes=6,
+    needs=("torch",),
 )

@@ -129,4 +129,5 @@ rope_positions = Exercise(
         "`torch.arange(first, end)` stops before `end`.",
     ),
     minutes=4,
+    needs=("torch",),
 )

@@ -166,4 +166,5 @@ cache_write = Exercise(
         "Assign to a slice, `cache[a:b] = new`: `cache = ...` would only give a new tensor the old name.",
     ),
     minutes=5,
+    needs=("torch",),
 )  # fmt: skip
