@@ -25,7 +25,7 @@ _PUBLIC = {
     "analysis.style": "Canvas Picture Table picture",
     "analysis.explore": "Explorer",
     "analysis.grid": "grid_picture",
-    "analysis.timeline": "timeline timeline_picture timeline_table",
+    "analysis.timeline": "lives same_moments timeline timeline_picture timeline_table",
     "analysis.plots": "curve_picture filling_picture mask_picture passes_picture share_picture",
     "model.config": "Config",
     "model.cache": "KVCache",

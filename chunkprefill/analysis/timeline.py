@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from chunkprefill.analysis.grid import task
 from chunkprefill.analysis.style import COLOURS, LOOK, WIDTH, Picture, Table, picture
@@ -63,6 +65,22 @@ def lives(trace: Trace) -> dict[Rid, Life]:
         request.rid: Life(request.rid, request.arrival, tuple(boxes[request.rid]), tuple(tokens[request.rid]))
         for request in trace.requests
     }
+
+
+def same_moments(planned: Trace, measured: Trace) -> Trace:
+    """A replayed trace with each arrival at the same moment of the run as in the trace that was replayed.
+
+    A replay takes its batches from one clock and its durations from another. What arrived in the middle of a
+    planned step arrives in the middle of that step here, so that waiting can be read off.
+    """
+    then, now = (
+        [0.0, *(t for step in trace.steps for t in (step.start, step.end))] for trace in (planned, measured)
+    )
+    arrivals = np.interp([request.arrival for request in planned.requests], then, now)
+    moved = (replace(request, arrival=float(t)) for request, t in zip(planned.requests, arrivals))
+    trace = Trace(moved, label=measured.label)
+    trace.columns, trace.outputs, trace.preempted = measured.columns, measured.outputs, measured.preempted
+    return trace
 
 
 def milliseconds(seconds: float) -> str:
@@ -127,12 +145,14 @@ def timeline(
 def timeline_table(traces: Mapping[str, Trace], *, say: Callable[[float], str] = milliseconds) -> Table:
     """What the timelines show, in numbers: first token after arrival, and the longest silence, by request."""
     told = {name: lives(trace) for name, trace in traces.items()}
+    alone = len(told) == 1
     rows = [
-        (rid, name, say(life.first_token), say(life.longest))
+        (rid, *(() if alone else (name,)), say(rows[rid].first_token), say(rows[rid].longest))
         for rid in next(iter(told.values()))
-        for name, life in ((name, rows[rid]) for name, rows in told.items())
+        for name, rows in told.items()
     ]
-    return Table(header=("request", "policy", "first token after", "longest silence"), rows=rows)
+    header = ("request", *(() if alone else ("policy",)), "first token after", "longest silence")
+    return Table(header=header, rows=rows)
 
 
 def timeline_picture(

@@ -129,7 +129,7 @@ def no_stall(*, changed: bool = False, breaking: str = "", n_random: int = 200, 
     return Evidence(
         claim="no-stall",
         holds=held and gap.steps == 1 and gap.prompt_tokens < BUDGET,
-        setting=f"8 chats decode when two documents of 2,048 tokens come, {policy}, {PRICED}"
+        setting=f"8 chats decode when two documents of 2,048 tokens come, budget {BUDGET}, {PRICED}"
         + (f". One condition is broken: {BREAKS[breaking]}" if breaking else "; then random workloads."),
         numbers=tuple(numbers),
         otherwise=BREAKS["order"],

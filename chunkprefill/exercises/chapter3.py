@@ -66,15 +66,16 @@ why_still_waiting = Choice(
 
 which_condition = Choice(
     id="which-condition",
-    prompt="Decodes first, a budget of 64 tokens, 100 sequences decoding, one long prompt. What happens?",
+    prompt="Decodes first, 100 sequences decoding, one long prompt. The operator lowers the token budget "
+    "from 512 to 64. What happens?",
     options=(
-        Option("a", "The prompt is cut into chunks of 64.", "The decodes have spent the budget before the "
-               "prompt is asked."),
+        Option("a", "The prompt is cut into chunks of 64.", "The decodes spend the budget before the prompt "
+               "is asked."),
         Option("b", "64 of the 100 decode; the others, and the prompt, are left out.", "The promise has a "
                "condition: the budget is at least the number of decodes. Here it is broken, whatever the "
                "order.", True),
         Option("c", "All 100 decode, for decodes go first.", "They go first, as far as the budget reaches. "
-               "The budget is a limit on every token of the iteration."),
+               "It is a limit on all tokens of the iteration."),
     ),
 )  # fmt: skip
 

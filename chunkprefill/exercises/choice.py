@@ -115,13 +115,14 @@ class Recalled:
     answer: str
     measured: str
     mine: Guess
+    label: str = "Measured"
 
     def __str__(self) -> str:
         guess = self.choice.option(self.mine)
         made = f"You predicted: {guess.text}" if guess else "You made no prediction here."
         right = self.choice.option(self.answer)
         assert right is not None
-        return f"{made}\nMeasured: {self.measured}\nSo: {right.text} {right.reply}"
+        return f"{made}\n{self.label}: {self.measured}\nSo: {right.text} {right.reply}"
 
     __repr__ = __str__
 
@@ -139,20 +140,23 @@ class Recalled:
         )
         inner = (
             f'<p class="cp-mine" role="status">{mine}</p>'
-            f"<p><strong>Measured:</strong> {inline(self.measured)}</p><ul>{rows}</ul>"
+            f"<p><strong>{self.label}:</strong> {inline(self.measured)}</p><ul>{rows}</ul>"
         )
         return element(inner, kind="recall", data_recall=self.choice.id)
 
 
-def recall(choice: Choice, *, answer: str, measured: str, mine: Guess = None) -> Recalled:
+def recall(
+    choice: Choice, *, answer: str, measured: str, mine: Guess = None, label: str = "Measured"
+) -> Recalled:
     """Show a prediction again, beside the answer that was measured since.
 
     answer:   the key of the option that the measurement bears out: compute it, do not write it down
     measured: what was measured, in words and numbers (`cp.measured`)
     mine:     in a notebook, the key you chose; in the page the browser remembers it
+    label:    how it was found, if it was not measured: "Simulated", "Counted"
 
     Raises ValueError for an answer that is not an option.
     """
     if choice.option(answer) is None:
         raise ValueError(f"{choice.id}: no option {answer!r} to be the answer; there are {choice._keys}")
-    return Recalled(choice, answer, measured, mine)
+    return Recalled(choice, answer, measured, mine, label)

@@ -90,6 +90,12 @@ def show(case: Case) -> str:
     return f"budget {case['budget']}; {'; '.join(lines)}"
 
 
+def tell(case: Case, steps: Plain) -> str:
+    """Who gets how many tokens, iteration by iteration."""
+    lines = (f"{k}: {said({row[0]: row[2] for row in rows})}" for k, rows in enumerate(steps, 1))
+    return "in iteration " + "; ".join(lines)
+
+
 def picture(case: Case, steps: Plain) -> str:
     """P and D, iteration by iteration; the numbers are tokens."""
     prompts = {rid: n for rid, (_, n, _) in enumerate(case["requests"], 1)}

@@ -143,6 +143,7 @@ write_chunked_prefill = Exercise(
     judge=judge,
     picture=served.picture,
     show=served.show,
+    tell=served.tell,
     solution=Solution,
     wrong=(
         Wrong(

@@ -161,6 +161,7 @@ write_prefill_first = Exercise(
     judge=judge,
     picture=served.picture,
     show=served.show,
+    tell=served.tell,
     solution=Solution,
     wrong=(
         Wrong(
