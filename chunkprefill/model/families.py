@@ -85,7 +85,8 @@ def _refuse_what_would_run_wrongly(raw: dict[str, Any], family: str) -> None:
     on = family == "mistral" or _flag(raw, "use_sliding_window")
     if family != "llama" and on and window is not None:
         raise ValueError(f"sliding_window is {window!r}: attention over a window is not implemented")
-    for kind in raw.get("layer_types") or []:
+    kinds = raw.get("layer_types") or []
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
         if kind != "full_attention":
             raise ValueError(f"layer_types holds {kind!r}: only full_attention is implemented")
     if raw.get("hidden_act", "silu") not in ("silu", "swish"):

@@ -74,8 +74,8 @@ def _from_hub(hub_name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        patterns = ["*.json", "*.safetensors", "*.jinja"]
-        return Path(snapshot_download(hub_name, allow_patterns=patterns))
+        wanted, twice = ["*.json", "*.safetensors", "*.jinja"], ["consolidated*", "*/*"]
+        return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=twice))
     except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
         raise RuntimeError(
             f"{hub_name} cannot be had from the hub ({type(error).__name__}: {error}).\nThe ways to a model: "

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import chunkprefill as cp
@@ -308,3 +310,54 @@ def test_the_hub_is_asked_for_what_it_holds_and_failure_lists_the_ways(
 def test_a_config_that_no_model_has(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\d"):
         Config(**({"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "vocab_size": 61} | wrong))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+KEYS = [
+    *CONFIG, "rope_scaling", "rope_parameters", "rope_theta", "sliding_window", "use_sliding_window",
+    "layer_types", "tie_word_embeddings", "attention_bias", "mlp_bias", "partial_rotary_factor",
+    "quantization_config",
+]  # fmt: skip
+
+
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@given(key=st.sampled_from(KEYS), value=JSON, family=st.sampled_from(["llama", "qwen2", "qwen3", "mistral"]))
+def test_any_value_in_a_config_loads_or_is_a_value_error(
+    folder: Path, key: str, value: Any, family: str
+) -> None:
+    configure(folder, **({"model_type": family, "architectures": ...} | {key: value}))
+    try:
+        cp.load_model(folder)
+    except ValueError as error:
+        assert str(folder) in str(error)
+
+
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_damage_to_a_file_loads_or_is_a_value_error(folder: Path, data: st.DataObject) -> None:
+    path = folder / data.draw(st.sampled_from(["model.safetensors", "config.json"]))
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, min(len(good), 1500) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(damaged)
+    try:
+        cp.load_model(folder)
+    except ValueError as error:
+        assert str(folder) in str(error)
+    finally:
+        path.write_bytes(good)
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(content=JSON)
+def test_any_index_loads_or_is_a_value_error(folder: Path, content: Any) -> None:
+    if (folder / "model.safetensors").exists():
+        shard(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="index"):
+        cp.load_model(folder)
