@@ -39,11 +39,14 @@ class BlockPool:
         """`n` free blocks; ValueError, and nothing taken, if there are fewer."""
         if n < 0 or n > self.n_free:
             raise ValueError(f"{n} blocks asked for, {self.n_free} of {self.n_blocks} free")
-        reused = [self._returned.pop() for _ in range(min(n, len(self._returned)))]
-        first = self._fresh
-        self._fresh = first + n - len(reused)
+        keep = max(0, len(self._returned) - n)
+        blocks = self._returned[: keep - 1 if keep else None : -1] if n else []
+        del self._returned[keep:]
+        fresh = self._fresh + n - len(blocks)
+        blocks += range(self._fresh, fresh)
+        self._fresh = fresh
         self.n_used += n
-        return [*reused, *range(first, self._fresh)]
+        return blocks
 
     def give(self, blocks: list[int]) -> None:
         """Return blocks that were taken."""

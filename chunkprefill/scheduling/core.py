@@ -234,11 +234,13 @@ class Batch:
 
     def totals(self) -> Totals:
         """Sums for a cost model, in one pass."""
-        wide = tuple(
-            (p, c) for p, c, e in zip(self.start, self.length, self.emits) if c != 1 or not p or not e
-        )
-        prefixes = sum(self.start) - sum(p for p, _ in wide)
-        return Totals(sum(self.length), len(self.rid) - len(wide), prefixes, wide, sum(self.emits))
+        n_tokens, n_emits = sum(self.length), sum(self.emits)
+        wide: tuple[tuple[int, int], ...] = ()
+        if n_tokens > len(self.rid) or n_emits < len(self.rid) or 0 in self.start:
+            rows = zip(self.start, self.length, self.emits)
+            wide = tuple([(p, c) for p, c, emits in rows if c != 1 or not p or not emits])
+        prefixes = sum(self.start) - sum([p for p, _ in wide])
+        return Totals(n_tokens, len(self.rid) - len(wide), prefixes, wide, n_emits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from itertools import chain
+from itertools import chain, islice
 from math import inf
 
 from chunkprefill.scheduling.core import Plan, Rid, Sequence
@@ -25,14 +25,19 @@ class Draft:
         self.running = list(state.running)
         self.tokens: dict[Rid, int] = {}
         self.evicted: list[Rid] = []
-        self.decodes: list[Sequence] = []
+        self.decodes: dict[Rid, Sequence] = {}
         self.prompts: list[Sequence] = []
+        self.tight: list[Sequence] = []  # decodes whose blocks are full
+        decodes = self.decodes
         for seq in self.running:
-            if seq.known - seq.cached == 1 and seq.known > seq.n_prompt:
-                self.decodes.append(seq)
+            known, cached = seq.known, seq.cached
+            if known - cached == 1 and known > seq.n_prompt:
+                decodes[seq.rid] = seq
+                if cached == seq.room:
+                    self.tight.append(seq)
             else:
                 self.prompts.append(seq)
-                self.spare -= self.blocks(seq, seq.pending)
+                self.spare -= self.blocks(seq, known - cached)
 
     def blocks(self, seq: Sequence, n: int) -> int:
         """Blocks that `n` tokens more of `seq` take."""
@@ -40,12 +45,16 @@ class Draft:
 
     def decode(self) -> None:
         """One token for each decode, while the budget lasts; the last admitted give up their cache for it."""
-        for seq in self.decodes:
-            if self.budget < 1:
-                break
-            if seq.cached < seq.room or self._make_room(seq):
-                self.tokens[seq.rid] = 1
-                self.budget -= 1
+        served = dict.fromkeys(self.decodes, 1)
+        if len(served) > self.budget:
+            served = dict.fromkeys(islice(served, int(self.budget)), 1)
+        for seq in self.tight:
+            if seq.rid in served and seq.rid not in self.evicted:
+                self._make_room(seq)
+        for rid in self.evicted:
+            served.pop(rid, None)
+        self.tokens = served if not self.tokens else self.tokens | served
+        self.budget -= len(served)
 
     def chunk(self, seq: Sequence, most: float = inf) -> bool:
         """As much of what is pending as `most`, budget and free blocks allow; False if that is nothing."""
@@ -65,18 +74,18 @@ class Draft:
         self.spare -= need
         return True
 
-    def _make_room(self, seq: Sequence) -> bool:
-        """A block for `seq`, if need be from the last ones admitted; False if it was the last one itself."""
+    def _make_room(self, seq: Sequence) -> None:
+        """A block for `seq`, if need be from the last ones admitted, or it gives up itself."""
         while self.free < 1:
             if self._evict_last() is seq:
-                return False
+                return
         self.free -= 1
         self.spare -= 1
-        return True
 
     def _evict_last(self) -> Sequence:
         victim = self.running.pop()
-        (self.decodes if self.decodes and self.decodes[-1] is victim else self.prompts).pop()
+        if not self.decodes.pop(victim.rid, None):
+            self.prompts.pop()
         granted = self.tokens.pop(victim.rid, 0)
         self.budget += granted
         self.free += self.blocks(victim, granted) + victim.room // self.pool.block_size

@@ -70,7 +70,7 @@ def serve(
     last = _output_lengths(trace.requests, policy, state)
     queue = deque(sorted(trace.requests, key=lambda request: request.arrival))
     measured = scheduling is None and getattr(executor, "measured", False)
-    host = dict.fromkeys(("commit", "decide", "apply", "launch", "check"), 0.0)
+    host = dict.fromkeys(("commit", "decide", "apply", "launch"), 0.0)
     flight: _Flight | None = None
     batch: Batch | None = None
     now = skipped = 0.0  # s
@@ -93,13 +93,13 @@ def serve(
 
     ended = 0.0  # end of the last step that has landed
     while True:
-        marks = [perf_counter()]
+        began = perf_counter()
         if batch is not None:
             state.commit(batch)
         while queue and queue[0].arrival <= now:
             request = queue.popleft()
             state.arrive(request, last[request.rid])
-        marks.append(perf_counter())
+        committed = perf_counter()
         if not state:
             batch = None
             if flight:  # nothing to schedule: let it land
@@ -111,23 +111,24 @@ def serve(
             else:
                 break
             continue
-        check = state.check_s
+        checked = state.check_s
         plan = state.ask(policy, now)
-        marks.append(perf_counter())
+        decided = perf_counter()
         batch = state.apply(plan)
-        marks.append(perf_counter())
+        applied = perf_counter()
         used, handle = state.pool.n_used, executor.launch(batch, state.tables)
-        marks.append(perf_counter())
-        check = state.check_s - check
-        for part, begun, done in zip(host, marks, marks[1:]):
-            host[part] += done - begun
-        host["check"] += check
+        launched = perf_counter()
+        check = state.check_s - checked
+        host["commit"] += committed - began
+        host["decide"] += decided - committed
+        host["apply"] += applied - decided
+        host["launch"] += launched - applied
 
         if measured:
-            ready = max(now, marks[-1] - zero + skipped)
+            ready = max(now, launched - zero + skipped)
             dispatched = max(now, ready - check)
         else:
-            seconds = marks[-1] - marks[0] - check if scheduling is None else scheduling(batch)
+            seconds = launched - began - check if scheduling is None else scheduling(batch)
             if not 0 <= seconds < float("inf"):
                 raise ValueError(f"step {state.n_steps}: scheduling took {seconds} s")
             ready = dispatched = now + seconds
@@ -139,7 +140,7 @@ def serve(
         else:
             now = ended = land(flight, ended)
             flight = None
-    trace.host = host
+    trace.host = host | {"check": state.check_s}
     return trace
 
 

@@ -37,6 +37,8 @@ class Trace:
         self.columns |= {"emits": array("B"), "offset": array("Q", [0]), "blocks_used": array("Q")}
         self.columns |= {name: array("d") for name in TIMES}
         self.preempted: dict[int, tuple[Rid, ...]] = {}  # step -> whom it evicted, where it did
+        self._rids: tuple[Rid, ...] = ()
+        self._rows = array("I")
         self._index: dict[Rid, int] = {}
         for i, request in enumerate(self.requests):
             if self._index.setdefault(request.rid, i) != i:
@@ -47,10 +49,12 @@ class Trace:
     def record(self, batch: Batch, times: tuple[float, float, float, float], blocks_used: int) -> None:
         """Append a step; the loop's to call."""
         columns = self.columns
-        columns["request"].extend(map(self._index.__getitem__, batch.rid))
-        columns["first"].extend(batch.start)
-        columns["length"].extend(batch.length)
-        columns["emits"].extend(batch.emits)
+        if batch.rid != self._rids:  # mostly they are those of the step before
+            self._rids, self._rows = batch.rid, array("I", map(self._index.__getitem__, batch.rid))
+        columns["request"].extend(self._rows)
+        columns["first"].fromlist(list(batch.start))
+        columns["length"].fromlist(list(batch.length))
+        columns["emits"].frombytes(bytes(batch.emits))
         if batch.preempted:
             self.preempted[len(columns["end"])] = batch.preempted
         for name, time in zip(TIMES, times):

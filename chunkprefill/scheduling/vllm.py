@@ -56,32 +56,27 @@ class VllmV1:
         threshold = self.long_prefill_token_threshold if len(state.running) + len(state.waiting) > 1 else 0
         running, tokens, evicted = list(state.running), dict[Rid, int](), list[Rid]()
         grown: dict[Rid, int] = {}  # blocks taken in this step, to be returned with the tokens
-        i = 0
-        while i < len(running) and budget:
-            seq = running[i]
-            n = seq.known - seq.cached
+        for seq in running:
+            cached = seq.cached
+            n = seq.known - cached
             if n > 1:
                 n = min(n, threshold or n, budget)
-            if seq.cached + n > seq.room:
-                need = -(-(seq.cached + n) // size) - seq.room // size
-                while need > free:
-                    victim = max(running, key=_urgency) if self.policy == "priority" else running[-1]
-                    running.remove(victim)
+            if evicted or cached + n > seq.room:
+                need = -(-(cached + n) // size) - seq.room // size
+                while need > free and seq.rid not in evicted:
+                    left = [each for each in running if each.rid not in evicted]
+                    victim = max(left, key=_urgency) if self.policy == "priority" else left[-1]
                     evicted.append(victim.rid)
-                    free += victim.room // size
-                    if victim.rid in tokens:  # it was given some already: they go back
-                        budget += tokens.pop(victim.rid)
-                        free += grown.pop(victim.rid, 0)
-                        i -= 1
-                    if victim is seq:
-                        break
-                if evicted and evicted[-1] == seq.rid:
-                    continue  # whoever was behind it stands at i now
+                    budget += tokens.pop(victim.rid, 0)  # if it was given some already, they go back
+                    free += victim.room // size + grown.pop(victim.rid, 0)
+                if seq.rid in evicted:
+                    continue  # by another or by itself; whoever is behind it is still looked at
                 free -= need
                 grown[seq.rid] = need
             tokens[seq.rid] = n
             budget -= n
-            i += 1
+            if budget < 1:
+                break
         if not evicted:
             self._admit(self._queue(state.waiting), tokens, budget, free, threshold, len(running), state)
         return Plan(tokens, tuple(evicted))

@@ -71,17 +71,17 @@ class Roofline:
 
     def parts(self, batch: Batch) -> dict[str, float]:
         """Seconds by operator: linear layers, attention of chunks, attention of decodes, head."""
-        t, layers = batch.totals(), self.config.n_layers
-        attention = layers * sum(self._chunk(p, c) for p, c in t.chunks) if t.chunks else 0.0
-        decodes = 0.0
-        if t.n_decodes:
-            keys = (t.decode_context + t.n_decodes) * self._kv_bytes
-            decodes = layers * (self.decode_s + keys / self.bandwidth)
+        n_tokens, n_decodes, context, chunks, n_emits = batch.totals()
+        layers, linear, activations, head, vocab = self._sizes
         return {
-            "linear": layers * self._linear(t.n_tokens) if t.n_tokens else 0.0,
-            "chunk attention": attention,
-            "decode attention": decodes,
-            "head": self._product(self.config.head_params, t.n_emits, self.config.vocab_size),
+            "linear": layers * (self.layer_s + self._product(linear, n_tokens, activations))
+            if n_tokens
+            else 0.0,
+            "chunk attention": layers * sum([self._chunk(p, c) for p, c in chunks]),
+            "decode attention": layers * (self.decode_s + (context + n_decodes) * self._read)
+            if n_decodes
+            else 0.0,
+            "head": self._product(head, n_emits, vocab),
         }
 
     def _product(self, weights: int, n: int, out: int) -> float:
@@ -91,28 +91,28 @@ class Roofline:
         compute = 2 * weights * -(-n // self.tile) * self.tile / self.flops
         return max(compute, (weights + n * out) * self.bytes_per_value / self.bandwidth)
 
-    def _linear(self, n: int) -> float:
-        return self.layer_s + self._product(self.config.linear_params, n, self._activations)
-
     def _chunk(self, p: int, c: int) -> float:
         """Attention of c tokens over a prefix of p in one layer.
 
         Each SM walks the keys for one tile of queries: with fewer tiles than SMs the others are idle, and a
         small chunk pays for the walk all the same.
         """
-        tiles = self.config.n_heads * -(-c // self.query_tile)
-        waves = -(-tiles // self.n_sm)
-        walk = 4 * self.query_tile * self.config.head_dim / (self.attention_flops / self.n_sm)  # s a key
-        memory = (p + c) * self._kv_bytes / self.bandwidth
-        return self.chunk_s + max(waves * walk * (p + c / 2), memory)
+        waves = -(-self.config.n_heads * -(-c // self.query_tile) // self.n_sm)
+        return self.chunk_s + max(waves * self._walk * (p + c / 2), (p + c) * self._read)
 
     @cached_property
-    def _kv_bytes(self) -> float:
-        """Bytes of one token's keys and values in one layer."""
-        return 2 * self.config.d_kv * self.bytes_per_value
+    def _walk(self) -> float:
+        """Seconds that one SM takes to pass a tile of queries over one key."""
+        return 4 * self.query_tile * self.config.head_dim / (self.attention_flops / self.n_sm)
 
     @cached_property
-    def _activations(self) -> int:
-        """Numbers that a layer's products read and write for a token."""
+    def _read(self) -> float:
+        """Seconds to read one token's keys and values in one layer."""
+        return 2 * self.config.d_kv * self.bytes_per_value / self.bandwidth
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int, int, int, int]:
+        """Layers; weights and, for a token, numbers read and written of a layer's products; of the head."""
         c = self.config
-        return 3 * c.d_model + 2 * c.d_q + 2 * c.d_kv + 3 * c.d_ff
+        activations = 3 * c.d_model + 2 * c.d_q + 2 * c.d_kv + 3 * c.d_ff
+        return c.n_layers, c.linear_params, activations, c.head_params, c.vocab_size
