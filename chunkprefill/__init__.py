@@ -33,6 +33,8 @@ _PUBLIC = {
     "model.tokenizer": "load_tokenizer",
     "engine": "chunk_lengths decode generate prefill",
     "env": "setup",
+    "calibration": "calibrate",
+    "simulation.calibrated": "Calibrated fit fit_host prediction_errors reprice",
     "simulation.capacity": "Capacity at_rate capacity",
     "simulation.pipeline": "Pipeline simulate_pipeline",
     "simulation.sweep": "sweep",

@@ -30,7 +30,7 @@ FLOORS = [
     ),
     ("simulation", "scheduling.parity", "scheduling"),
     ("model",),
-    ("engine", "serving", "calibrate", "env", "measure"),
+    ("engine", "serving", "calibration", "env", "measure"),
     ("analysis", "exercises", "evidence"),
     ("grading", "bench", "demo", "__main__"),
 ]
