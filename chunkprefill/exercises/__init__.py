@@ -25,6 +25,7 @@ _PUBLIC = {
     "exercise": "Exercise Wrong",
     "order": "Order",
     "cache_steps": "cache_order",
+    "cache_bytes": "kv_bytes",
     "mask": "chunk_mask",
     "rope": "rope_positions",
     "write": "cache_write",
