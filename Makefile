@@ -16,6 +16,7 @@ book: html ## build the book in a light environment (no torch), serve it, print 
 	$(BOOK_ENV)/bin/python tools/serve.py _build/html
 
 html: $(BOOK_ENV)/.ready ## build the book only, into _build/html; any warning is an error
+	@$(BOOK_ENV)/bin/python tools/ledger.py --check # evidence against a claim is an error too
 	$(BOOK_ENV)/bin/jupyter-book build . -W -n --keep-going
 	@test -f _build/html/index.html || { echo "the book was not built: is jupyter-book older than 2?"; exit 1; }
 

@@ -64,7 +64,10 @@ class Explorer:
 
     def at(self, setting: Sequence[int]) -> Picture:
         """The frame of one combination of indices."""
-        return self.frame(*(values[i] for values, i in zip(self.parameters.values(), setting)))
+        picture = self.frame(*(values[i] for values, i in zip(self.parameters.values(), setting)))
+        if picture.table is None:
+            raise ValueError(f"explorer {self.id}: frame {tuple(setting)} has no table, which says it in text")
+        return picture
 
     def __str__(self) -> str:
         shown = ", ".join(f"{label} = {v[i]}" for (label, v), i in zip(self.parameters.items(), self.start))

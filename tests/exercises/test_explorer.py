@@ -86,6 +86,14 @@ def test_sliders_are_linked_to_the_pages_in_the_browser(parameters):
     assert page.value == one.at((1,) * len(parameters))._repr_html_()
 
 
+def test_a_frame_without_its_text_twin_is_refused():
+    def bare(_start):
+        return cp.Picture(svg="<svg></svg>", alt="a", caption="c")
+
+    with pytest.raises(ValueError, match="has no table"):
+        explorer(parameters={"start": [1]}, frame=bare)._repr_html_()
+
+
 def test_with_a_kernel_the_frame_is_computed_again():
     word = "first"
 
