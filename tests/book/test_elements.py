@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import chunkprefill as cp
 from chunkprefill import exercises
-from tests.book.conftest import little_book
+from tests.book.conftest import little_book, pages
 from tests.book.test_pages import OVERFLOW, findings, open_page
 from tools.serve import server
 
@@ -419,3 +419,85 @@ def test_each_hint_is_inside_the_one_before(forms):
         if n < 3:
             assert box.get_by_text(f"Hint {n + 1} of 3").is_visible()
     assert not visible(page, ".cp-exercise > details:last-of-type pre")
+
+
+# --- the forms of the chapters themselves -------------------------------------------------------------
+
+CHAPTERS = [name for name in pages() if name.startswith("notebooks/")]
+CHOICES = """box => {  // every answer of a question, by its label: how many replies are seen then?
+  const seen = [];
+  for (const label of box.querySelectorAll('.cp-opt > label')) {
+    label.click();
+    const replies = [...box.querySelectorAll('.cp-why')];
+    seen.push(replies.filter(reply => reply.offsetParent && reply.textContent).length);
+  }
+  return seen;
+}"""
+EXPLORERS = """box => {  // every setting of an explorer: how many frames are seen then?
+  const groups = [...box.querySelectorAll('fieldset')].map(set => [...set.querySelectorAll('input')]);
+  const seen = [];
+  const walk = (depth) => {
+    if (depth === groups.length) {
+      seen.push([...box.querySelectorAll('.cp-frame')].filter(frame => frame.offsetParent).length);
+      return;
+    }
+    for (const input of groups[depth]) { input.click(); walk(depth + 1); }
+  };
+  walk(0);
+  return seen;
+}"""
+ORDERS = """box => {  // an order that the table of states allows, put in place
+  const { states } = JSON.parse(box.querySelector('.cp-states').textContent);
+  const list = box.querySelector('.cp-steps');
+  const total = list.children.length;
+  const find = (name, keys) => {
+    if (keys.length === total) return keys;
+    for (const [key, next] of Object.entries(states[name].next)) {
+      const rest = typeof next === 'string' && find(next, [...keys, key]);
+      if (rest) return rest;
+    }
+    return null;
+  };
+  const order = find('', []);
+  order.forEach(key => list.append(list.querySelector(`li[data-key="${key}"]`)));
+  return order.length === total;
+}"""
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_form_of_a_chapter_answers(site_url: str, new_page: Callable, name: str) -> None:
+    page = new_page(390, touch=True)
+    assert open_page(page, f"{site_url}/{name}.html") == []
+    ids = page.eval_on_selector_all("[id]", "nodes => nodes.map(node => node.id)")
+    assert len(set(ids)) == len(ids), [one for one in set(ids) if ids.count(one) > 1]
+    for box in page.query_selector_all(".cp-choice, .cp-predict"):
+        assert set(box.evaluate(CHOICES)) == {1}, box.get_attribute("id")
+    for box in page.query_selector_all(".cp-explorer"):
+        assert set(box.evaluate(EXPLORERS)) == {1}, box.get_attribute("id")
+    for box in page.query_selector_all(".cp-order"):
+        box.query_selector(".cp-play").tap()
+        assert "✗" in box.query_selector(".cp-said").inner_text(), (
+            "cards are dealt in an order that breaks off"
+        )
+        assert box.evaluate(ORDERS)
+        box.query_selector(".cp-play").tap()
+        page.wait_for_function("box => box.querySelector('.cp-said').textContent.startsWith('✓')", arg=box)
+    guesses = page.eval_on_selector_all(".cp-predict", "boxes => boxes.map(box => box.dataset.id)")
+    recalled = page.eval_on_selector_all(".cp-recall", "boxes => boxes.map(box => box.dataset.recall)")
+    assert sorted(guesses) == sorted(recalled), "each prediction is shown again, once"
+    page.reload()
+    assert page.locator(".cp-predict input:checked").count() == len(guesses), "predictions survive a reload"
+    assert page.locator(".cp-recall li.cp-yours").count() == len(guesses)
+    assert page.problems == []
+    page.context.close()
+
+
+def test_chapters_have_what_their_readers_need(site_url: str, new_page: Callable) -> None:
+    page, lacking = new_page(390), []
+    for name in CHAPTERS:
+        open_page(page, f"{site_url}/{name}.html")
+        for kind in ("predict", "recall", "choice", "explorer", "evidence"):
+            if not page.locator(f".cp-{kind}").count():
+                lacking.append(f"{name}: no {kind}")
+    page.context.close()
+    assert lacking == []
