@@ -66,7 +66,9 @@ class Explorer:
         """The frame of one combination of indices."""
         picture = self.frame(*(values[i] for values, i in zip(self.parameters.values(), setting)))
         if picture.table is None:
-            raise ValueError(f"explorer {self.id}: frame {tuple(setting)} has no table, which says it in text")
+            raise ValueError(
+                f"explorer {self.id}: frame {tuple(setting)} has no table, which says it in text"
+            )
         return picture
 
     def __str__(self) -> str:
@@ -78,19 +80,22 @@ class Explorer:
     def _repr_html_(self) -> str:
         """Radio buttons, every frame, and CSS that shows the chosen one; without `:has()` all are shown."""
         here = f"cp-{self.id}"
-        rules, frames = [f"#{here} .cp-frame{{display:none}}"], []
+        rules, frames = [f"#{here} .cp-frame{{display:none}}"], dict[str, list[str]]()
         for setting in self.settings():
             chosen = "".join(f":has(#{here}-{p}-{i}:checked)" for p, i in enumerate(setting))
             name = "-".join(map(str, setting))
             rules.append(f"#{here}{chosen} .cp-frame-{name}{{display:block}}")
-            frames.append(f'<div class="cp-frame cp-frame-{name}">{self.at(setting)._repr_html_()}</div>')
+            frames.setdefault(self.at(setting)._repr_html_(), []).append(f"cp-frame-{name}")  # each sent once
         style = f"{stylesheet()}@supports selector(:has(a)){{{''.join(rules)}}}"
+        shown = "".join(
+            f'<div class="cp-frame {" ".join(names)}">{html}</div>' for html, names in frames.items()
+        )
         controls = "".join(self._control(p) for p in range(len(self.parameters)))
         return (
             f'<div class="cp-explorer" id="{here}" role="group" aria-labelledby="{here}-title">'
             f"<style>{style}</style>"
             f'<p class="cp-ask" id="{here}-title"><strong>{escape(self.title)}</strong></p>{controls}'
-            f'<div class="cp-frames" aria-live="polite">{"".join(frames)}</div></div>'
+            f'<div class="cp-frames" aria-live="polite">{shown}</div></div>'
         )
 
     def _control(self, p: int) -> str:

@@ -41,6 +41,11 @@ def test_every_setting_has_a_frame_a_rule_and_a_text_table():
     assert "@supports selector(:has(a))" in page, "without :has all frames are shown"
 
 
+def test_frames_that_are_equal_are_sent_once():
+    page = explorer(frame=lambda start, length: frame(start))._repr_html_()
+    assert page.count("<figure") == 3 and 'class="cp-frame cp-frame-0-0 cp-frame-0-1"' in page
+
+
 def test_ids_in_a_page_are_unique():
     ids = re.findall(r' id="(cp-[^"]*)"', explorer()._repr_html_() + explorer(id="y")._repr_html_())
     assert len(set(ids)) == len(ids)
