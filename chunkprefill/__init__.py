@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 # module -> the public names it holds; the table of contents of the package
 _PUBLIC = {
+    "bench.provenance": "provenance",
     "measure": "measured",
     "analysis.summary": "DEFINITIONS Spread Summary summary",
     "analysis.metrics": "goodput interference largest_tbt scheduling_delay stalls tbt tpot ttft",

@@ -138,7 +138,7 @@ class Picture:
         if self.table:
             table = f"<details><summary>The numbers as a table</summary>{self.table._repr_html_()}</details>"
         return (
-            f'<figure class="cp-figure" style="margin:1em 0;max-width:{self.width * 1.15:.0f}px">'
+            f'<figure class="cp-figure" style="margin:1em 0;max-width:{self.width}px">'
             f"{self.image()}"
             '<figcaption style="color:inherit;text-align:start">'
             f'<span class="cp-badge cp-badge-{self.badge}">{escape(self.badge_text)}</span> '

@@ -82,9 +82,9 @@ def picture(case: Case, value: Plain) -> str:
         canvas.text(canvas.width, 20 + 56 * k, f"{amount:,.0f} bytes", anchor="end")
         fill = "prefill" if amount == right else "trouble"
         canvas.rect(0, 28 + 56 * k, max(canvas.width * max(amount, 0) / longest, 2), 18, fill, radius=2)
-    return canvas.picture(
-        alt=f"This program says {given:,.0f} bytes, the cache takes {right:,.0f}.", caption="To scale."
-    ).image()
+    alt = f"This program says {given:,.0f} bytes, the cache takes {right:,.0f}."
+    image = canvas.picture(alt=alt, caption="To scale.", badge="counted").image()
+    return f'<div style="max-width:{canvas.width:.0f}px">{image}</div>'
 
 
 def show(case: Case) -> str:
