@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 import chunkprefill as cp
 from chunkprefill.evidence import scheduling as evidence
 from chunkprefill.evidence.evidence import both_sides
+from chunkprefill.scheduling import parity
+from tests.needs import ROOT
 
 CLAIMS = [evidence.no_stall, evidence.not_by_itself, evidence.who_is_protected, evidence.preempted_passes]
 
@@ -72,8 +75,6 @@ def test_gaps_are_what_a_plain_count_finds(lines, policy):
 
 def test_the_recorded_decisions_say_the_same_of_a_newcomer():
     """vLLM's own scheduler: six chats decode beside each chunk; who comes later waits for the document."""
-    from chunkprefill.scheduling import parity
-    from tests.needs import ROOT
 
     (case,) = parity.load(str(ROOT / "tests/data/parity/long_doc_plus_chats.json"))
     document = max(case.requests, key=lambda r: r.n_prompt)
@@ -86,3 +87,26 @@ def test_the_recorded_decisions_say_the_same_of_a_newcomer():
     assert len(chats) >= 2
     for step in case.steps[int(document.arrival) : last]:
         assert {r.rid for r in chats} <= {rid for rid, _ in step["scheduled"]}
+
+
+@settings(max_examples=150, deadline=None)
+@given(workloads, st.integers(1, 12), st.sampled_from(["arrival", "shortest", "priority"]))
+def test_who_decodes_has_come_in_through_the_budget(lines, budget, order):
+    """So that, while nobody lowers it and nobody is evicted, the decodes are never more than the budget."""
+    requests = {rid: cp.Request(rid, *numbers) for rid, numbers in enumerate(lines)}
+    trace = cp.simulate(requests.values(), cp.ChunkedPrefill(budget, order=order), lambda batch: 1.0)
+    said = dict.fromkeys(requests, 0)
+    for step in trace.steps:
+        assert sum(0 < n < requests[rid].n_output for rid, n in said.items()) <= budget
+        for chunk in step.batch:
+            said[chunk.rid] += chunk.emits
+
+
+def test_the_chapter_draws_what_its_evidence_runs():
+    """The five requests stand in the notebook, for the reader, and in the evidence."""
+    notebook = json.loads((ROOT / "notebooks/03_iteration_level_scheduling.ipynb").read_text())
+    (cell,) = (cell for cell in notebook["cells"] if cell["id"] == "five")
+    space = {"cp": cp}
+    exec("".join(cell["source"]).split("price =")[0], space)
+    drawn = [(r.rid, r.arrival, r.n_prompt, r.n_output) for r in space["requests"]]
+    assert drawn == [(r.rid, r.arrival, r.n_prompt, r.n_output) for r in evidence.DOCUMENT_AMONG_CHATS]

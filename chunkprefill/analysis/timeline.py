@@ -130,7 +130,7 @@ def timeline(
                 clip_on=False)  # fmt: skip
         left = b < 0.66 * end
         ax.text(b + 0.01 * end if left else a - 0.01 * end, y - 0.62, f"silent {say(b - a)}",
-                ha="left" if left else "right", va="center", color=COLOURS["trouble"])  # fmt: skip
+                ha="left" if left else "right", va="center")  # fmt: skip
     ax.set_yticks(range(len(rows)), [str(rid) for rid in rows])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.5, -1.0 if mark else -0.5)
