@@ -61,8 +61,8 @@ def breaks(cached: int, length: int) -> bool:
         torch.randn(n, 2, 8, generator=make, dtype=torch.float64)
         for n in (length, cached + length, cached + length)
     )  # [T, H, D], [S, H, D]
-    heads_first = [x.transpose(0, 1)[None] for x in (q, k, v)]
-    out = F.scaled_dot_product_attention(*heads_first, is_causal=length > 1)
+    qh, kh, vh = (x.transpose(0, 1)[None] for x in (q, k, v))  # heads first, as torch has it
+    out = F.scaled_dot_product_attention(qh, kh, vh, is_causal=length > 1)
     return not torch.allclose(out[0].transpose(0, 1), reference(q, k, v), rtol=0, atol=1e-9)
 
 
@@ -101,11 +101,10 @@ branch_on_t = Exercise(
     id="branch-on-t",
     title="The trap: is more than one token prefilling?",
     name="engine_is_wrong",
-    prompt="An engine tells prefilling from decoding by the number T of tokens in its input:\n\n`if T > "
-    "1: out = attention(q, k, v, is_causal=True)`\n\n`else: out = attention(q, k, v)`\n\nHere "
-    "`is_causal=True` starts its border in the top left corner, as torch has it. Write "
-    "`engine_is_wrong(cached, length)`: True for those chunks of `length` tokens after `cached` ones for "
-    "which this engine computes something else than attention should.",
+    prompt="The engine below tells prefilling from decoding by the number T of tokens in its input; "
+    "torch's `is_causal=True` starts its border in the top left corner. Write `engine_is_wrong(cached, "
+    "length)`: True for those chunks of `length` tokens after `cached` ones for which it computes "
+    "something else than attention should.",
     starter="def engine_is_wrong(cached, length):\n    ...",
     example=({"cached": 0, "length": 4}, {"cached": 5, "length": 3}),
     cases=cases,
@@ -147,5 +146,6 @@ branch_on_t = Exercise(
     ),
     minutes=6,
     needs=("torch",),
+    about=ENGINE,
     level="analyse",
 )

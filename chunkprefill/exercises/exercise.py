@@ -44,6 +44,7 @@ class Exercise:
     solution, wrong, hints: a right program, three wrong ones or more, three hints from faint to plain
     minutes, level: how long it takes; Bloom's level
     needs:      modules that the programs import
+    about:      code that the prompt is about
     preamble:   the imports that a program needs, shown above it
     tell:       tell(case, value) says a value in words, where it cannot be written down
     """
@@ -67,6 +68,7 @@ class Exercise:
     level: str = "apply"
     needs: tuple[str, ...] = ()
     preamble: str = ""
+    about: str = ""
     tell: Callable[[Case, Plain], str] | None = None
     size: Callable[[Case], float] = field(
         default=lambda case: sum(v for v in case.values() if isinstance(v, int))
@@ -183,7 +185,9 @@ class Exercise:
         """The text of a program, under the exercise's name and without the line that says what it is."""
         text = textwrap.dedent(inspect.getsource(program))
         text = re.sub(r"^((?:@.*\n)*)(def|class) \w+", rf"\1\2 {self.name}", text, count=1)
-        return self.preamble + re.sub(r'\n +""".*?"""(\n(?=\n))?', "", text, count=1, flags=re.S)
+        for module in self.needs:  # imported inside, to be imported late; a reader imports above
+            text = re.sub(rf"\n +import {module}\n", "\n", text)
+        return self.preamble + re.sub(r'\n +""".*?"""\n*(?=\n)', "", text, count=1, flags=re.S)
 
     def __str__(self) -> str:
         return f"{self.title} ({self.minutes} min, {self.level})\n{self.prompt}"
@@ -198,12 +202,13 @@ class Exercise:
             f"<p>Example: {inline(self.show(case))} gives {inline(self._told(case, self.want(case)))}</p>"
             for case in self.example
         )
+        about = code_block(self.about) if self.about else ""
         nested = ""
         for i, hint in reversed(list(enumerate(self.hints, 1))):
             nested = fold(f"Hint {i} of 3", f"<p>{inline(hint)}</p>{nested}")
         answer = fold("Solution", code_block(self.source(self.solution)))
         return element(
-            f"{head}<p>{inline(self.prompt)}</p>{examples}{nested}{answer}",
+            f"{head}<p>{inline(self.prompt)}</p>{about}{examples}{nested}{answer}",
             kind="exercise",
             id=f"cp-{self.id}",
         )

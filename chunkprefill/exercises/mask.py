@@ -143,4 +143,5 @@ chunk_mask = Exercise(
     ),
     minutes=6,
     needs=("torch",),
+    preamble="import torch\n\n\n",
 )

@@ -130,4 +130,5 @@ rope_positions = Exercise(
     ),
     minutes=4,
     needs=("torch",),
+    preamble="import torch\n\n\n",
 )
