@@ -25,6 +25,8 @@ _PUBLIC = {
     "analysis.metrics": "goodput interference largest_tbt scheduling_delay stalls tbt tpot ttft",
     "analysis.style": "Canvas Picture Table picture",
     "analysis.explore": "Explorer",
+    "analysis.traceplots": "dashboard_picture run_table",
+    "analysis.comparisons": "cdf_picture frontier_picture frontier_table spread_table",
     "analysis.grid": "grid_picture",
     "analysis.timeline": "lives same_moments timeline timeline_picture timeline_table",
     "analysis.plots": "curve_picture filling_picture mask_picture passes_picture share_picture",

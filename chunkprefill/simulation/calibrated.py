@@ -27,7 +27,7 @@ class Calibrated:
     """Seconds of a batch, as one machine was measured to take them.
 
     tokens, seconds: corners of a curve, s of all linear layers for so many tokens; straight between corners
-    and beyond the last, never falling. The rest, in s, all layers together: chunk: for each chunk; chunk_keys:
+    and beyond the last, never falling. The rest, in s, all layers together: chunk: a chunk; chunk_keys:
     for each key that a chunk of c after p reads (p + c); chunk_pairs: for each of its c(p + c/2) query-key
     pairs; decode: for each decode; decode_keys: for each key that it reads; emit: for each row that emits.
     host: building and handing over a step, as `SchedulerCost`. Raises ValueError for numbers below 0.

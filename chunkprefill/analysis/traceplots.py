@@ -1,0 +1,150 @@
+"""A whole run in panels on one time axis, with its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chunkprefill.analysis import metrics
+from chunkprefill.analysis.overtime import over_time
+from chunkprefill.analysis.style import COLOURS, LOOK, WIDTH, Picture, Table, picture
+from chunkprefill.analysis.summary import Spread
+from chunkprefill.measure import measured
+from chunkprefill.scheduling.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def batches(trace: Trace, ax: Axes) -> None:
+    """Tokens in a step over time: decodes below, chunks on them, what was computed again on top."""
+    t = over_time(trace)
+    bottom = np.zeros(len(t.prefill))
+    for kind, hatch in (("decode", None), ("prefill", None), ("recompute", "////")):
+        top = bottom + getattr(t, kind)
+        if (top > bottom).any():
+            ax.stairs(top, t.edges, baseline=bottom, fill=True, color=COLOURS[kind], linewidth=0, hatch=hatch)
+        bottom = top
+    names = {"decode": "decodes", "prefill": "chunks", "recompute": "again"}
+    _finish(ax, "tokens in a step", [(names[k], COLOURS[k]) for k in names if getattr(t, k).any()])
+
+
+def step_times(trace: Trace, ax: Axes) -> None:
+    """How long steps took, ms: the longest in each stretch of time as a line, the mean filled."""
+    t = over_time(trace)
+    ax.stairs(1e3 * t.step_mean, t.edges, fill=True, color="black", alpha=0.25, linewidth=0)
+    ax.stairs(1e3 * t.step_max, t.edges, color="black", linewidth=1.5, baseline=None)
+    _finish(ax, "step, ms", [("longest", "black"), ("mean (grey)", "black")])
+
+
+def queue(trace: Trace, ax: Axes) -> None:
+    """Requests over time: waiting for their first step (filled), begun and not ended (line)."""
+    t = over_time(trace)
+    ax.stairs(t.waiting, t.edges, fill=True, color=COLOURS["trouble"], linewidth=0)
+    ax.stairs(t.running, t.edges, color="black", linewidth=1.5, baseline=None)
+    _finish(ax, "requests", [("waiting", COLOURS["trouble"]), ("running (line)", "black")])
+
+
+def kv_blocks(trace: Trace, ax: Axes, n_blocks: int | None = None) -> None:
+    """Cache blocks in use over time, evictions marked; a broken line at the pool's `n_blocks`."""
+    t = over_time(trace)
+    ax.stairs(t.blocks, t.edges, fill=True, color="black", alpha=0.35, linewidth=0)
+    words = [("in use", "black")]
+    if n_blocks:
+        ax.axhline(n_blocks, color=COLOURS["trouble"], linestyle="--", linewidth=1.5)
+        ax.set_ylim(top=1.1 * n_blocks)
+    if t.evictions.any():
+        at = (t.edges[:-1] + t.edges[1:])[t.evictions > 0] / 2
+        ax.plot(at, t.blocks[t.evictions > 0], "v", color=COLOURS["trouble"], markersize=5)
+        words.append(("▼ evicted", COLOURS["trouble"]))
+    _finish(ax, "cache blocks", words)
+
+
+def scheduling(trace: Trace, ax: Axes) -> None:
+    """Share of the time between a step's scheduling and its dispatch, %."""
+    t = over_time(trace)
+    ax.stairs(100 * t.scheduling, t.edges, fill=True, color=COLOURS["scheduling"], linewidth=0)
+    _finish(ax, "scheduling, % of time", [])
+
+
+PANELS: dict[str, Callable[[Trace, Any], None]] = {
+    "steps": step_times, "batches": batches, "queue": queue, "blocks": kv_blocks, "scheduling": scheduling,
+}  # fmt: skip
+
+
+def run_table(trace: Trace, n: int = 8, *, say: Callable[[float, str], str] | None = None) -> Table:
+    """What the panels show, in `n` stretches of time. say: writes (value, unit); default: plain numbers."""
+    t, say = over_time(trace, n), say or plain
+    header = (
+        "until",
+        "longest step",
+        "in chunks",
+        "decodes",
+        "waiting",
+        "running",
+        "blocks",
+        "evicted",
+    )
+    rows = [
+        (
+            say(t.edges[i + 1], "s"), say(t.step_max[i], "s"), say(t.prefill[i] + t.recompute[i], ""),
+            say(t.decode[i], ""), say(t.waiting[i], ""), say(t.running[i], ""), f"{t.blocks[i]:,.0f}",
+            str(t.evictions[i]),
+        )
+        for i in range(n)
+    ]  # fmt: skip
+    return Table(header=header, rows=rows, caption="tokens are those of an average step; 0 where none ran")
+
+
+def dashboard_picture(
+    trace: Trace, *, caption: str, panels: Sequence[str] = tuple(PANELS),
+    n_blocks: int | None = None, badge: str = "simulated", source: str = "",
+) -> Picture:  # fmt: skip
+    """Small multiples of one run on one time axis; `panels` are keys of PANELS. The table has them all."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    if unknown := [name for name in panels if name not in PANELS] or not panels:
+        raise ValueError(f"panels {unknown}: choose from {', '.join(PANELS)}")
+    say = measured if badge == "measured" else plain
+    with matplotlib.rc_context(LOOK):
+        fig = Figure(figsize=(WIDTH / 100, 1.25 * len(panels) + 0.5), layout="constrained")
+        axes = fig.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        for name, ax in zip(panels, axes):
+            if name == "blocks":
+                kv_blocks(trace, ax, n_blocks)
+            else:
+                PANELS[name](trace, ax)
+        axes[-1].set_xlabel("time, s")
+        axes[-1].set_xlim(left=0)
+        table = run_table(trace, say=say)
+        spread, gaps = Spread.of([s.end - s.start for s in trace.steps]), Spread.of(metrics.tbt(trace))
+        alt = (
+            f"A run of {len(trace.requests):,} requests in {len(trace.steps):,} steps and "
+            f"{say(trace.steps[-1].end, 's')}, over time: {', '.join(panels)}. The median step takes "
+            f"{say(spread.p50, 's')}, the longest {say(spread.max, 's')}"
+        )
+        alt += f"; the longest gap between tokens is {say(gaps.max, 's')}." if gaps.n else "."
+        return picture(fig, alt=alt, caption=caption, badge=badge, source=source, table=table)
+
+
+def _finish(ax: Axes, title: str, words: Sequence[tuple[str, str]]) -> None:
+    """A panel's title on the left, what its marks mean on the right, in their own colours; y from 0."""
+    ax.set_title(title, fontweight="normal")
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0)
+    right = 1.0
+    for word, colour in reversed(words):
+        text = ax.annotate(
+            word, (right, 1.02), xycoords="axes fraction", ha="right", va="bottom", color=colour
+        )
+        right -= 0.026 * len(str(text.get_text())) + 0.02
+
+
+def plain(value: float, unit: str) -> str:
+    """A number that was priced or counted: `12.3 ms`, `1,234`."""
+    if unit == "s":
+        return f"{value * 1e3:,.3g} ms" if 0 < abs(value) < 1 else f"{value:,.3g} s"
+    return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
