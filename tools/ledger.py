@@ -116,9 +116,8 @@ def map_page(ledger: Ledger) -> str:
         lines += [f"- **You will be able to:** {aim.get('objective', '')} *({aim.get('level', '')})*",
                   f"- **Chapter {entry['chapter']}:** {place}"]  # fmt: skip
         if aim.get("exercises"):
-            lines.append(
-                f"- **Exercises:** {', '.join(_exercise(n, ids, chapter, written) for n in aim['exercises'])}"
-            )
+            links = ", ".join(_exercise(ledger, name, ids, chapter) for name in aim["exercises"])
+            lines.append(f"- **Exercises:** {links}")
         if aim.get("misconceptions"):
             lines += ["- **Refuted by a run:**", *(f"  - {words}" for words in aim["misconceptions"])]
         claims = [claim for claim in ledger.claims if card in claim["cards"]]
@@ -130,10 +129,14 @@ def map_page(ledger: Ledger) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _exercise(name: str, ids: dict[str, str], chapter: dict[str, str], written: bool) -> str:
-    if not written or name not in ids:
-        return f"`{name}`"
-    return f'<a href="../{chapter["page"]}.html#cp-{escape(ids[name])}"><code>{escape(name)}</code></a>'
+def _exercise(ledger: Ledger, name: str, ids: dict[str, str], chapter: dict[str, str]) -> str:
+    """A link to the exercise in the card's chapter, or in the first other chapter that shows it."""
+    mark = f'id=\\"cp-{ids.get(name)}\\"'  # as a notebook's JSON has it
+    for page in (chapter["page"], *(other["page"] for other in ledger.chapters.values())):
+        notebook = ledger.root / f"{page}.ipynb"
+        if notebook.is_file() and mark in notebook.read_text("utf8"):
+            return f'<a href="../{page}.html#cp-{escape(ids[name])}"><code>{escape(name)}</code></a>'
+    return f"`{name}`"
 
 
 NOTE = (
