@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from chunkprefill.bench.kernel_fit import refit
 from chunkprefill.bench.provenance import add_common_args, provenance, write
 from chunkprefill.model.config import LLAMA3_8B, Config
 from chunkprefill.simulation.devices import DEVICES
-from chunkprefill.simulation.kernels import Fit, Kernels, refit
+from chunkprefill.simulation.kernels import Fit, Kernels
 
 LLAMA2_7B = Config(n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, vocab_size=32_000, d_ff=11_008)
 LLAMA2_70B = Config(n_layers=80, n_heads=64, n_kv_heads=8, head_dim=128, vocab_size=32_000, d_ff=28_672)

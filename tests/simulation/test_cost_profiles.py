@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkprefill.bench import kernels as bench
+from chunkprefill.bench.kernel_fit import FREE, least_error, refit
 from chunkprefill.model.config import LLAMA3_8B
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.simulation.devices import DEVICES, Device
-from chunkprefill.simulation.kernels import FREE, Kernels, least_error, refit
+from chunkprefill.simulation.kernels import Kernels
 from chunkprefill.simulation.published import FITS, published
 from tests.needs import need, shared_dir
 
@@ -25,7 +26,7 @@ SERVINGSIM = {"rtx4090": "RTX4090", "rtxpro6000": "RTXPRO6000"}
 def profiles():
     folder = shared_dir()
     need("shared", folder and (folder / "profiles").is_dir(), "no folder of published kernel timings")
-    return folder / "profiles"
+    return folder / "profiles"  # type: ignore[operator]
 
 
 def batch(chunks=(), decodes=()):
