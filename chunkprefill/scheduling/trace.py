@@ -21,7 +21,7 @@ CHUNK = ("request", "first", "length", "emits")
 class Trace:
     """Requests, steps and outputs of one run; metrics, plots and grading read this and nothing else.
 
-    `steps` reads as a sequence of `Step`, made when looked at: inside, a chunk is 13 bytes. `columns`: one
+    `steps` reads as a sequence of `Step`, made when looked at: inside, a chunk is 11 bytes. `columns`: one
     entry a chunk, "request" (index into `requests`), "first" (position), "length", "emits"; one a step,
     "scheduled", "dispatched", "start", "end" (s), "blocks_used" and "offset" (of its first chunk; one more at
     the end). `outputs`: {rid: [token, ...]}, empty where nothing was computed. `host`: seconds that the loop
@@ -33,12 +33,13 @@ class Trace:
         self.label = label
         self.outputs: dict[Rid, list[int]] = {}
         self.host: dict[str, float] = {}
-        self.columns: dict[str, array] = {name: array("I") for name in CHUNK[:3]}
+        index = "H" if len(self.requests) < 1 << 16 else "I"  # two bytes a chunk, or four
+        self.columns: dict[str, array] = {"request": array(index), "first": array("I"), "length": array("I")}
         self.columns |= {"emits": array("B"), "offset": array("Q", [0]), "blocks_used": array("Q")}
         self.columns |= {name: array("d") for name in TIMES}
         self.preempted: dict[int, tuple[Rid, ...]] = {}  # step -> whom it evicted, where it did
         self._rids: tuple[Rid, ...] = ()
-        self._rows = array("I")
+        self._rows = array(index)
         self._index: dict[Rid, int] = {}
         for i, request in enumerate(self.requests):
             if self._index.setdefault(request.rid, i) != i:
@@ -50,7 +51,8 @@ class Trace:
         """Append a step; the loop's to call."""
         columns = self.columns
         if batch.rid != self._rids:  # mostly they are those of the step before
-            self._rids, self._rows = batch.rid, array("I", map(self._index.__getitem__, batch.rid))
+            rows = map(self._index.__getitem__, batch.rid)
+            self._rids, self._rows = batch.rid, array(self._rows.typecode, rows)
         columns["request"].extend(self._rows)
         columns["first"].fromlist(list(batch.start))
         columns["length"].fromlist(list(batch.length))
