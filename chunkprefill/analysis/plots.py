@@ -116,29 +116,20 @@ def filling_picture(lengths: Sequence[int], step: int | None = None, *, caption:
             canvas.text(middle, y + 26, name, anchor="middle", fill=ink, bold=True)
     done = ends[step - 1] if step else 0
     canvas.text(left, top + n_rows * tall + 22, f"after pass {step}: {done} of {n} positions cached")
-    rows = [
-        (
-            k + 1,
-            f"{begin}–{end - 1}" if end - begin > 1 else f"{begin}",
-            begin,
-            end,
-            "yes" if end == n else "no",
-        )
-        for k, (begin, end) in enumerate(pairwise([0, *ends]))
-        if k < step
-    ]
-    said = " ".join(
-        f"Pass {k}: computes positions {span}, reads {held} cached, leaves {end}."
-        for k, span, held, end, _ in rows
-    )
+    table: list[tuple[object, ...]] = []
+    said = f"A cache of {n} positions after {step} of {n_rows} passes."
+    for k, (begin, end) in enumerate(pairwise([0, *ends]), 1):
+        if k > step:
+            table.append((k, "to come", "", "", ""))
+            continue
+        span = f"{begin}–{end - 1}" if end - begin > 1 else f"{begin}"
+        said += f" Pass {k}: computes positions {span}, reads {begin} cached, leaves {end}."
+        table.append((k, span, begin, end, "yes" if end >= (n_prompt or n) else "no"))
     return canvas.picture(
-        alt=f"A cache of {n} positions after {step} of {n_rows} passes. {said}".strip(),
-        caption=caption
-        or "Tall blue: computed in this pass. Low grey: already cached, read again. Empty: not known yet.",
+        alt=said,
+        caption=caption or "Tall: computed in this pass. Low grey: cached, read again. Empty: not known yet.",
         badge="counted",
-        table=Table(header=("pass", "computes", "cached before", "after", "emits"), rows=rows)
-        if rows
-        else None,
+        table=Table(header=("pass", "computes", "cached before", "after", "emits"), rows=table),
     )
 
 

@@ -97,8 +97,8 @@ def test_a_wrong_mask_is_told_cell_by_cell(data, start, length):
 def test_a_filling_cache_covers_every_position_once_and_emits_last(lengths, data):
     step = data.draw(st.integers(0, len(lengths)))
     made = filling_picture(lengths, step)
-    rows = made.table.rows if made.table else []
-    assert len(rows) == step
+    assert len(made.table.rows) == len(lengths) and {row[1] for row in made.table.rows[step:]} <= {"to come"}
+    rows = made.table.rows[:step]
     assert all(row[3] - row[2] == length for row, length in zip(rows, lengths))
     assert [row[4] for row in rows] == ["yes" if k == len(lengths) - 1 else "no" for k in range(step)]
     assert f"after pass {step}: {sum(lengths[:step])} of {sum(lengths)} positions" in made.svg
@@ -119,6 +119,12 @@ def test_a_filling_cache_covers_every_position_once_and_emits_last(lengths, data
 def test_what_cannot_be_drawn_is_refused_with_its_numbers(make, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         make()
+
+
+def test_what_comes_after_the_prompt_is_decoded_and_every_such_pass_emits():
+    made = filling_picture([2, 1, 1, 1], n_prompt=3)
+    assert [row[4] for row in made.table.rows] == ["no", "yes", "yes", "yes"]
+    assert made.svg.count("#E69F00") == 2 and made.svg.count(">D<") == 2
 
 
 @given(st.lists(st.lists(st.floats(1e-4, 9), min_size=1, max_size=6), min_size=1, max_size=4))
