@@ -17,6 +17,8 @@ from chunkprefill.exercises.feedback import Feedback, code_block, element, fold,
 from chunkprefill.exercises.running import Outcome, Plain, Program, attempt
 
 Case = dict[str, Any]
+#: What judging or drawing an answer of an unexpected kind may raise.
+ODD = (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,8 @@ class Exercise:
 
     def outcome(self, program: Program, case: Case, *, seconds: float = 10.0) -> Outcome:
         """What `program` makes of one case."""
-        for (
-            module
-        ) in self.needs:  # outside the time limit: a first import takes long, and breaks if cut short
+        # Outside the time limit: a first import takes long, and a module whose import is cut short is broken.
+        for module in self.needs:
             importlib.import_module(module)
         return attempt(lambda: self.run(program, case), seconds=seconds)
 
@@ -121,13 +122,7 @@ class Exercise:
             return outcome.trouble.rstrip(".")
         try:
             return self.judge(case, outcome.value)
-        except (
-            TypeError,
-            ValueError,
-            IndexError,
-            KeyError,
-            AttributeError,
-        ):  # not the kind of answer judged here
+        except ODD:  # not the kind of answer judged here
             return (
                 f"it returned `{_short(outcome.value)}`, where {self._told(case, self.want(case))} is right"
             )
@@ -249,7 +244,7 @@ class Exercise:
             return ""
         try:
             return self.picture(case, outcome.value)
-        except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError):
+        except ODD:
             return ""  # too odd an answer to draw; the words are enough
 
     @staticmethod

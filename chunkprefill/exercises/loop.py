@@ -153,6 +153,11 @@ def picture(case: Case, value: Plain) -> str:
     return board(rows, title=f"{case['n']} tokens, chunks of at most {case['chunk_size']}")
 
 
+def tell(_: Case, value: Plain) -> str:
+    """What a right program does, in words."""
+    return f"the {value['returned']}, after {', '.join(f'`run({chunk})`' for chunk in value['chunks'])}"
+
+
 chunk_loop = Exercise(
     id="chunk-loop",
     title="The loop over the chunks",
@@ -169,6 +174,7 @@ chunk_loop = Exercise(
     want=want,
     judge=judge,
     picture=picture,
+    tell=tell,
     show=lambda case: f"`prefill_in_chunks({_tokens(case['n'])}, {case['chunk_size']}, run)`",
     solution=solution,
     wrong=(

@@ -113,6 +113,12 @@ def picture(case: Case, value: Plain) -> str:
     return board([("holds key", cells)], title=title, columns=[str(p) for p in range(len(cells))])
 
 
+def tell(case: Case, value: Plain) -> str:
+    """What a right program does, in words."""
+    n, c = value["returned"], case["length"]
+    return f"`{n}`, and rows {c} to {n - 1} of the cache hold the new keys"
+
+
 def _position(case: Case, tag: int) -> int:
     return tag if tag < NEW else case["length"] + tag - NEW
 
@@ -135,6 +141,7 @@ cache_write = Exercise(
     want=want,
     judge=judge,
     picture=picture,
+    tell=tell,
     show=lambda case: f"`cache_write(cache, {case['length']}, new)`, {counted(case['new'], 'new row')}, "
     f"room for {case['max_len']}",
     solution=solution,
