@@ -126,7 +126,8 @@ def theirs(model: Transformer, requests: Sequence[Request], batch: int, budget: 
         bos_token_id=None, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     config._attn_implementation = "sdpa"
-    other: Any = LlamaForCausalLM(config).to(device=model.device, dtype=model.dtype).eval()
+    other: Any = LlamaForCausalLM(config)
+    other = other.to(device=model.device, dtype=model.dtype).eval()
     parameters, published = dict(model.named_parameters()), dict[str, torch.Tensor]()
     for name, parts in layout(c):
         pieces = parameters[name].split([shape[0] for _, shape in parts])

@@ -25,14 +25,14 @@ class Draft:
         self.running = list(state.running)
         self.tokens: dict[Rid, int] = {}
         self.evicted: list[Rid] = []
-        self.decodes: dict[Rid, Sequence] = {}
+        self.decodes: dict[Rid, int] = {}  # one token each
         self.prompts: list[Sequence] = []
         self.tight: list[Sequence] = []  # decodes whose blocks are full
         decodes = self.decodes
         for seq in self.running:
             known, cached = seq.known, seq.cached
             if known - cached == 1 and known > seq.n_prompt:
-                decodes[seq.rid] = seq
+                decodes[seq.rid] = 1
                 if cached == seq.room:
                     self.tight.append(seq)
             else:
@@ -45,9 +45,9 @@ class Draft:
 
     def decode(self) -> None:
         """One token for each decode, while the budget lasts; the last admitted give up their cache for it."""
-        served = dict.fromkeys(self.decodes, 1)
+        served = dict(self.decodes)
         if len(served) > self.budget:
-            served = dict.fromkeys(islice(served, int(self.budget)), 1)
+            served = dict(islice(served.items(), int(self.budget)))
         for seq in self.tight:
             if seq.rid in served and seq.rid not in self.evicted:
                 self._make_room(seq)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -28,10 +28,16 @@ class Trace:
     itself took, by part ("check": the contract's); no part of a comparison.
     """
 
-    def __init__(self, requests: Iterable[Request], *, label: str = "") -> None:
+    def __init__(
+        self,
+        requests: Iterable[Request],
+        steps: Iterable[Step] = (),
+        outputs: Mapping[Rid, Iterable[int]] | None = None,
+        label: str = "",
+    ) -> None:
         self.requests = tuple(requests)
         self.label = label
-        self.outputs: dict[Rid, list[int]] = {}
+        self.outputs = {rid: list(tokens) for rid, tokens in (outputs or {}).items()}
         self.host: dict[str, float] = {}
         index = "H" if len(self.requests) < 1 << 16 else "I"  # two bytes a chunk, or four
         self.columns: dict[str, array] = {"request": array(index), "first": array("I"), "length": array("I")}
@@ -46,6 +52,9 @@ class Trace:
                 raise ValueError(
                     f"request {request.rid}: name used twice among {len(self.requests)} requests"
                 )
+        for step in steps:
+            times = (step.scheduled, step.dispatched, step.start, step.end)
+            self.record(step.batch, times, step.blocks_used)
 
     def record(self, batch: Batch, times: tuple[float, float, float, float], blocks_used: int) -> None:
         """Append a step; the loop's to call."""

@@ -331,3 +331,37 @@ def test_policies_take_their_arguments_by_position():
 def test_a_state_can_be_copied_to_look_at_later():
     state = a_state()
     assert look(copy.deepcopy(state)) == look(state)
+
+
+def test_a_state_made_by_hand_serves_for_one_decision():
+    """For exercises and for looking at a policy: who runs, who waits, and what would you do?"""
+    running = [cp.Sequence("chat", 10, 0.0, cached=12, generated=3), cp.Sequence("doc", 50, 0.1, cached=16)]
+    state = State(cp.BlockPool(20, 8), 1.5, [cp.Sequence("late", 6, 1.0)], running)
+    assert (state.now, state.pool.n_used, len(state)) == (1.5, 4, 3)
+    assert [s.rid for s in state.running] == ["chat", "doc"] and state.running[0].decoding
+    plan = cp.ChunkedPrefill(16).schedule(state)
+    assert plan == cp.Plan({"chat": 1, "doc": 15}) and list(plan.tokens) == ["chat", "doc"]
+    assert cp.ChunkedPrefill(16, order="shortest").schedule(state).tokens == {"chat": 1, "late": 6, "doc": 9}
+    batch = state.apply(plan)
+    assert batch.chunks == (cp.Chunk("chat", 12, 1, True), cp.Chunk("doc", 16, 15, False))
+    assert state.commit(batch) == [] and state.running[0].generated == 4
+    with pytest.raises(ValueError, match="request 1: runs with 3 of 3 tokens cached"):
+        State(running=[cp.Sequence(1, 3, 0.0, cached=3)])
+    with pytest.raises(ValueError, match="2 blocks asked for, 1 of 1 free"):
+        State(cp.BlockPool(1, 8), running=[cp.Sequence(1, 30, 0.0, cached=9)])
+
+
+def test_lines_are_read_by_place_by_name_and_in_order():
+    state = a_state()
+    first, second = state.running
+    assert state.running[0] is first and state.running[-1] is second and state.running[:] == [first, second]
+    assert (
+        state.running.get(1) is second
+        and state.running.get(2) is None
+        and next(reversed(state.running)) is second
+    )
+    assert 0 in state.running and first in state.running and 2 not in state.running and bool(state.waiting)
+    assert list(state.running.values()) == [first, second] and len(state.waiting) == 1
+    with pytest.raises(IndexError):
+        state.running[2]
+    assert not hasattr(state.running, "append") and not hasattr(first, "n_output")

@@ -32,6 +32,12 @@ def a_trace():
     return cp.simulate(requests, cp.ChunkedPrefill(6), cost, cp.BlockPool(6, 4))
 
 
+def test_a_trace_is_made_of_steps():
+    trace = a_trace()
+    again = cp.Trace(trace.requests, trace.steps, {0: (1, 2)}, trace.label)
+    assert again.steps == trace.steps and again.outputs == {0: [1, 2]} and again.label == trace.label
+
+
 def test_steps_read_as_a_sequence():
     trace = a_trace()
     steps = trace.steps
