@@ -131,8 +131,8 @@ def defines(root: Path, dotted: str) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == name for node in nodes)
 
 
-def exercise_ids(root: Path) -> dict[str, str]:
-    """Name -> id of everything in chunkprefill/exercises that is made with `id="…"` at the top of a file."""
+def exercise_ids(root: Path, field: str = "id") -> dict[str, str]:
+    """Name -> id (or title) of everything in chunkprefill/exercises that is made at the top of a file."""
     found = {}
     for path in sorted((root / "chunkprefill/exercises").glob("*.py")):
         for node in ast.parse(path.read_text("utf8")).body:
@@ -141,7 +141,7 @@ def exercise_ids(root: Path) -> dict[str, str]:
             ids = [
                 k.value.value
                 for k in node.value.keywords
-                if k.arg == "id" and isinstance(k.value, ast.Constant)
+                if k.arg == field and isinstance(k.value, ast.Constant)
             ]
             if ids and isinstance(node.targets[0], ast.Name):
                 found[node.targets[0].id] = str(ids[0])

@@ -84,8 +84,13 @@ def _verdict(side: dict[str, Any]) -> str:
 
 
 def _table(side: dict[str, Any]) -> list[str]:
-    rows = [f"| {_cell(n['label'])} | {_cell(n['text'])} |" for n in side["numbers"]]
+    rows = [f"| {_cell(n['label'])} | {_cell(_unbroken(n['text']))} |" for n in side["numbers"]]
     return ["| what | found |", "|---|---:|", *rows, ""]
+
+
+def _unbroken(text: str) -> str:
+    """A number and its unit, or its exponent, stay on one line of a narrow table."""
+    return text.replace(" ", "\u00a0").replace("-", "\u2011")
 
 
 def _cell(text: str) -> str:
@@ -116,8 +121,8 @@ def map_page(ledger: Ledger) -> str:
         lines += [f"- **You will be able to:** {aim.get('objective', '')} *({aim.get('level', '')})*",
                   f"- **Chapter {entry['chapter']}:** {place}"]  # fmt: skip
         if aim.get("exercises"):
-            links = ", ".join(_exercise(ledger, name, ids, chapter) for name in aim["exercises"])
-            lines.append(f"- **Exercises:** {links}")
+            links = [f"  - {_exercise(ledger, name, ids, chapter)}" for name in aim["exercises"]]
+            lines += ["- **Exercises:**", *links]
         if aim.get("misconceptions"):
             lines += ["- **Refuted by a run:**", *(f"  - {words}" for words in aim["misconceptions"])]
         claims = [claim for claim in ledger.claims if card in claim["cards"]]
@@ -131,12 +136,13 @@ def map_page(ledger: Ledger) -> str:
 
 def _exercise(ledger: Ledger, name: str, ids: dict[str, str], chapter: dict[str, str]) -> str:
     """A link to the exercise in the card's chapter, or in the first other chapter that shows it."""
+    title = exercise_ids(ledger.root, "title").get(name, name.replace("_", " "))
     mark = f'id=\\"cp-{ids.get(name)}\\"'  # as a notebook's JSON has it
     for page in (chapter["page"], *(other["page"] for other in ledger.chapters.values())):
         notebook = ledger.root / f"{page}.ipynb"
         if notebook.is_file() and mark in notebook.read_text("utf8"):
-            return f'<a href="../{page}.html#cp-{escape(ids[name])}"><code>{escape(name)}</code></a>'
-    return f"`{name}`"
+            return f'<a href="../{page}.html#cp-{escape(ids[name])}">{escape(title)}</a>'
+    return title
 
 
 NOTE = (
