@@ -141,6 +141,8 @@ class Summary:
         parts = [f"\n-- {name}\n{one}" for name, one in self.classes.items()]
         return "\n".join([f"{self.label or 'trace'}: {self.n_requests:,} requests", *text, *parts])
 
+    __repr__ = __str__
+
 
 def summary(
     source: Trace | Events,
