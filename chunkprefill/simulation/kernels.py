@@ -32,6 +32,7 @@ class Fit:
     decode: float  # share of the bandwidth that decodes reach
     block_q: int = 64  # queries of one head that a thread block takes
     tile: int = 128  # tokens of a matrix product's tile
+    shared: bool = True  # decodes beside a chunk run in the chunks' kernel; False: in one of their own
     source: str = ""
 
 
@@ -53,10 +54,10 @@ class Kernels:
     def __call__(self, batch: Batch) -> float:
         sums = batch.totals()
         n_keys = sums.decode_context + sums.n_decodes
-        if sums.chunks:
+        if sums.chunks and self.fit.shared:
             attention = self.chunk_attention(sums.chunks, sums.n_decodes, n_keys)
         else:
-            attention = self.decode_attention(sums.n_decodes, n_keys)
+            attention = self.chunk_attention(sums.chunks) + self.decode_attention(sums.n_decodes, n_keys)
         layers = self.config.n_layers * (self.linear(sums.n_tokens) + attention)
         return self.overhead + layers + self.head(sums.n_emits)
 

@@ -22,11 +22,12 @@ FITS = {
         t_chunk=1.96e-6, walk=2.14e-8, t_block=4.70e-6, attention=0.994, reading=0.552,
         t_decode=1.23e-5, t_row=1.03e-7, decode=0.915, source=_SERVINGSIM,
     ),
-    # 4.1%, 8.7% (whole prompts: no timing of a later chunk or of one beside decodes was at hand), -, 9.3%
+    # 4.1%, 8.7% (whole prompts), -, 9.3%. No timing of a later chunk, or of one beside decodes, was at hand:
+    # decodes are priced as if alone, which is their best case.
     "h100": Fit(
         t_linear=0.0, compute=0.661, memory=0.907, leak=0.180,
         t_chunk=1.14e-5, walk=7.41e-9, t_block=8.70e-7, attention=1.0, reading=0.363,
-        t_decode=1.13e-5, t_row=1.85e-7, decode=0.954,
+        t_decode=1.13e-5, t_row=1.85e-7, decode=0.954, shared=False,
         source="linear: Vidur (microsoft, commit 7d47513, MIT), Llama-2-70B; attention: aiconfigurator "
         "(NVIDIA, commit 095f58a, Apache-2.0), vLLM 0.24's FlashAttention 3, 32 query and 8 key/value heads",
     ),
