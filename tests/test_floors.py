@@ -18,6 +18,7 @@ PACKAGE = ROOT / "chunkprefill"
 FLOORS = [
     ("scheduling.core", "scheduling.blocks", "scheduling.trace", "model.config"),
     (
+        "scheduling.contract",
         "scheduling.views",
         "scheduling.state",
         "scheduling.serve",
