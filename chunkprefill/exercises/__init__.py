@@ -38,6 +38,7 @@ _PUBLIC = {
     "first_iterations": "first_iterations",
     "write_prefill_first": "write_prefill_first",
     "write_chunked_prefill": "write_chunked_prefill",
+    "write_shortest_first": "write_shortest_first",
     "chapter3": "guess_waits guess_cut_alone why_still_waiting which_condition decode_is who_is_next",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
     "pairs_in_chunks what_for",

@@ -50,7 +50,7 @@ def serve_case(program: Program, case: Case) -> list[list[list[Any]]]:
     if policy is None or policy is ...:
         raise NotImplementedError
     trace = simulate(requests(case), _Watched(policy), cost=lambda batch: 1.0)
-    return [[list(chunk) for chunk in step.batch] for step in trace.steps]
+    return [sorted(map(list, step.batch)) for step in trace.steps]  # the order within a plan is no matter
 
 
 def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
@@ -112,7 +112,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
     """Pairs of a small prompt and one that comes later, then larger workloads with no idle time in them."""
     for n_first in (2, 4, 6, 9):
         for n_second in (2, 5, 9):
-            for arrival in (0, 1):
+            for arrival in (0, 1, 2)[: 3 if n_first > 4 else 2]:
                 yield {"budget": 4, "requests": [(0, n_first, 3), (arrival, n_second, 2)]}
     for _ in range(30):
         n_requests = rng.randint(3, 6)

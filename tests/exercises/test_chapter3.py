@@ -84,6 +84,28 @@ def test_cases_have_no_idle_time_so_that_step_k_begins_at_k():
             assert [step.start for step in trace.steps] == list(range(len(trace.steps))), case
 
 
+def test_either_of_two_equals_may_pass():
+    class LastOfEquals:
+        def __init__(self, budget):
+            self.budget = budget
+
+        def schedule(self, state):
+            tokens = {seq.rid: 1 for seq in state.running if seq.decoding}
+            left = self.budget - len(tokens)
+            for seq in sorted((*state.running, *state.waiting), key=lambda seq: (seq.pending, -seq.rid)):
+                if not seq.decoding and left > 0:
+                    tokens[seq.rid] = min(seq.pending, left)
+                    left -= tokens[seq.rid]
+            return Plan(tokens)
+
+    for seed in range(5):
+        assert exercises.write_shortest_first.check(LastOfEquals, seed=seed)
+        ours = exercises.write_shortest_first.check(
+            lambda b: policies.ChunkedPrefill(b, order="shortest"), seed=seed
+        )
+        assert ours, ours
+
+
 # --- the plan of the first iterations ----------------------------------------------------------------
 
 
