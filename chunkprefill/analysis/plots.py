@@ -41,7 +41,8 @@ def mask_picture(start: int, length: int, allowed: Sequence[Sequence[bool]] | No
         canvas.text(left + (j + 0.5) * cell, top - 8, words[j] if words else str(j), anchor="middle")
     n_ahead = n_missing = 0
     for i in range(length):
-        canvas.text(left - 10, top + (i + 0.5) * cell + 6, f"query {start + i}", anchor="end")
+        name = words[start + i] if words else f"query {start + i}"
+        canvas.text(left - 10, top + (i + 0.5) * cell + 6, name, anchor="end")
         for j in range(end):
             x, y, sees, may = left + j * cell + 1.5, top + i * cell + 1.5, mask[i][j], right[i][j]
             fill = ("prefill" if may else "trouble") if sees else "none"
