@@ -85,7 +85,7 @@ class Table:
             + "</tr>"
             for row in self.rows
         )
-        # A wide table may scroll on a phone, and what scrolls must be reachable by keyboard; a narrow one is no stop.
+        # A wide table may scroll on a phone, and what scrolls must be reachable by keyboard.
         name = f' role="group" tabindex="0" aria-label="{escape(self.caption or "table")}"'
         return (
             f'<div class="cp-table" style="overflow-x:auto"{name if len(self.header) > 3 else ""}>'
