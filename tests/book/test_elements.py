@@ -174,7 +174,7 @@ def test_a_twin_shows_its_programs_and_answers(forms):
 # --- predictions --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [option.key for option in GUESS.options])
+@pytest.mark.parametrize("key", ["same", "close"])
 def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key):
     page = forms()
     mine = page.locator(".cp-recall .cp-mine")
@@ -366,9 +366,7 @@ def test_a_saved_slider_turns_the_frames_with_no_kernel(forms):
 # --- all of them --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(390, "light"), (390, "dark"), (1440, "light"), (1440, "dark")]
-)
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_forms_are_accessible_and_fit_with_everything_open(forms, width, scheme):
     page = forms(width, scheme, served=True)
     page.wait_for_selector(".noUi-handle", timeout=20_000)
