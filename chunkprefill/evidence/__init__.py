@@ -20,6 +20,8 @@ _PUBLIC = {
     "counting": "same_cache passes reread peak_memory activation_bytes",
     "timing": "slower_prefill weights_again",
     "scheduling": "BREAKS Gap no_stall not_by_itself preempted_passes who_is_protected widest_gaps",
+    "tradeoff": "bubbles document_wait fairness mixed piggyback throughput_of throughput_when ttft_price "
+    "waits_by_class",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = [*_HOME]  # noqa: PLE0604  (every entry is a str)
