@@ -79,7 +79,10 @@
     const words = (card) => card.querySelector(".cp-text").textContent;
     let playing = 0;
 
-    const show = (name, text) => { stage.innerHTML = states[name].picture; said.textContent = text; };
+    const show = (name, text) => {
+      stage.innerHTML = states[name].picture;
+      if (said.textContent !== text) said.textContent = text; // a status that is set anew is read out again
+    };
     const clear = () => {
       playing += 1;
       cards().forEach((card) => { card.classList.remove("cp-done", "cp-broken"); card.querySelector(".cp-mark").textContent = ""; });

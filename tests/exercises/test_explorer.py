@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
 
 import ipywidgets
 import pytest
 
 import chunkprefill as cp
 from chunkprefill.analysis import explore
+from tests.needs import ROOT, need
 
 
 def frame(start: int, length: int = 2) -> cp.Picture:
@@ -114,3 +116,22 @@ def test_with_a_kernel_the_frame_is_computed_again():
 def test_only_what_ipywidgets_7_and_8_share_is_used():
     source = inspect.getsource(explore)
     assert not re.search(r"Stack\b|titles=|tooltip|Play\(", source)
+
+
+def test_sliders_work_with_colabs_ipywidgets():
+    """`make colab-check` makes an environment with Colab's front end; the same description runs there."""
+    python = ROOT / ".venv-colab/bin/python"
+    need("colab", python.is_file(), "no .venv-colab: run `make colab-check`")
+    script = """if True:
+        import ipywidgets, chunkprefill as cp
+        frame = lambda start, length: cp.mask_picture(start, length, caption=f"{start} {length}")
+        values = {"a": [0, 2], "b": [1, 2]}
+        made = cp.Explorer(id="x", title="t", parameters=values, frame=frame, start=(1, 0))
+        box = made.widget()
+        box.children[2].index = 1
+        shown = box.children[-1].children[1].children[1].value
+        print(ipywidgets.__version__, box.children[-1].selected_index, "2 2" in shown)
+    """
+    done = subprocess.run([python, "-W", "ignore", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split()[1:] == ["1", "True"], done.stderr
+    assert done.stdout.startswith("7."), done.stdout
