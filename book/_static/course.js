@@ -34,6 +34,7 @@
     const id = box.dataset.recall, mine = kept(id), line = box.querySelector(".cp-mine");
     for (const row of all("li[data-key]", box)) row.classList.toggle("cp-yours", row.dataset.key === mine);
     const row = all("li[data-key]", box).find((item) => item.dataset.key === mine);
+    line.removeAttribute("role"); // spoken when it changes, by `say`, not when the page loads
     line.textContent = "";
     if (row) {
       line.append(make("strong", {}, "You predicted: "), row.querySelector(".cp-text").textContent);

@@ -139,7 +139,7 @@ class Recalled:
             for o in self.choice.options
         )
         inner = (
-            f'<p class="cp-mine">{mine}</p>'
+            f'<p class="cp-mine" role="status">{mine}</p>'
             f"<p><strong>{self.label}:</strong> {inline(self.measured)}</p><ul>{rows}</ul>"
         )
         return element(inner, kind="recall", data_recall=self.choice.id)
