@@ -14,7 +14,7 @@ Guess = str | EllipsisType | None
 class Option:
     """One answer: a short key, its words, and the reply that says why it is right or what it overlooks.
 
-    `code` is shown beneath the words, as a program.
+    `code` is shown beneath the words, as a program; `picture`, an inline `<svg>`, beneath the reply.
     """
 
     key: str
@@ -22,6 +22,7 @@ class Option:
     reply: str
     ok: bool = False
     code: str = ""
+    picture: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Choice:
             return Feedback(
                 ok=None, message=f"You predict: {option.text} The measured answer comes further down."
             )
-        return Feedback(ok=option.ok, message=option.reply)
+        return Feedback(ok=option.ok, message=option.reply, picture=option.picture)
 
     def option(self, answer: object) -> Option | None:
         """The option of this key, whatever its case, or None."""
@@ -96,7 +97,7 @@ class Choice:
         else:
             verdict = Feedback(ok=o.ok, message="").verdict
             reply, mark = (
-                f'<span class="cp-verdict">{verdict}</span> {inline(o.reply)}',
+                f'<span class="cp-verdict">{verdict}</span> {inline(o.reply)}{o.picture}',
                 "cp-right" if o.ok else "",
             )
         program = code_block(o.code) if o.code else ""

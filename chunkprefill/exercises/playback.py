@@ -153,7 +153,9 @@ class Playback:
         )
 
     def picture(self, played: Played) -> str:
-        """Tokens by iteration; the last column is where it stopped."""
+        """Tokens by iteration; the last column is where it stopped. Nothing, where nothing ran."""
+        if not played.batches:
+            return ""
         rows: list[tuple[str, list[Cell]]] = []
         for name, n_prompt in (("long", self.n_long), ("short", self.n_short)):
             cells: list[Cell] = []
@@ -165,7 +167,9 @@ class Playback:
         sums = [("empty", str(sum(batch.length))) for batch in played.batches]
         columns = [str(t) for t in range(1, len(played.batches) + 1)]
         note = f"Tokens; at most {self.budget} in all."
-        return board([*rows, ("in all", sums)], title="Your iterations", columns=columns, note=note)
+        return board(
+            [*rows, ("in all", sums)], title="Played, iteration by iteration", columns=columns, note=note
+        )
 
     @property
     def example(self) -> str:
@@ -173,16 +177,15 @@ class Playback:
         return f"`[{{'long': {self.budget}}}, …]`"
 
     def twin(self) -> Choice:
-        """The same question for a page: which of these plans keeps all the rules?"""
-        plans = [(self.solution, "", self.praise(self.play(self.solution)))]
-        plans += [
-            (wrong.rows, wrong.rule, f"{wrong.hint} {self.play(wrong.rows).said}") for wrong in self.wrong
-        ]
-        plans = sorted(plans, key=lambda plan: str(plan[0]))  # the right one among the others
-        options = (
-            Option("abcdefgh"[i], f"Plan {'ABCDEFGH'[i]}", reply, not rule, _text(rows))
-            for i, (rows, rule, reply) in enumerate(plans)
-        )
+        """The same question for a page: which of these plans keeps all the rules? Each is played."""
+        plans = [(self.solution, ""), *((wrong.rows, wrong.hint) for wrong in self.wrong)]
+        options = []
+        for key, (rows, hint) in zip("abcdefgh", sorted(plans, key=str)):  # the right one among the others
+            played = self.play(rows)
+            reply = f"{hint} {played.said}" if played.rule else self.praise(played)
+            options.append(
+                Option(key, f"Plan {key.upper()}", reply, not played.rule, _text(rows), self.picture(played))
+            )
         prompt = "Which of these plans keeps every rule? Rows are iterations, numbers are tokens."
         return Choice(id=f"{self.id}-twin", prompt=prompt, options=tuple(options))
 
