@@ -166,7 +166,7 @@ def notebooks(folder: Path) -> str:
     (folder / "content").mkdir()
     if not (paths := all_notebooks()):
         raise Failed("there is no notebook to run")
-    for path in tqdm(paths, unit="notebook", desc="under Colab's front end", leave=False):
+    for path in tqdm(paths, unit="notebook", desc="under Colab's front end", leave=False, disable=None):
         notebook = execute(path, python=str(python_of(layer)), folder=folder / "content", checkout=False)
         found += [f"{shown(path)}, {finding}" for finding in lint(normalise(notebook))]
     if found:

@@ -158,7 +158,7 @@ def execute_all(paths: list[Path]) -> int:
     for path in paths:
         try:
             n_cells, start = len(code_cells(read(path))), time.monotonic()
-            with tqdm(total=n_cells, desc=path.stem, unit="cell", leave=False) as bar:
+            with tqdm(total=n_cells, desc=path.stem, unit="cell", leave=False, disable=None) as bar:
                 notebook = execute(path, tick=bar.update)
             write(path, normalise(notebook))
             print(f"{shown(path)}: {n_cells} cells in {time.monotonic() - start:.0f} s{_slowest(notebook)}")
