@@ -20,24 +20,19 @@ class Draft:
     """
 
     def __init__(self, state: State, budget: float = inf) -> None:
-        self.pool, self.budget = state.pool, budget
+        self.state, self.pool, self.budget = state, state.pool, budget
         self.free = self.spare = state.pool.n_free  # blocks
-        self.running = list(state.running)
         self.tokens: dict[Rid, int] = {}
         self.evicted: list[Rid] = []
-        self.decodes: dict[Rid, int] = {}  # one token each
-        self.prompts: list[Sequence] = []
-        self.tight: list[Sequence] = []  # decodes whose blocks are full
-        decodes = self.decodes
-        for seq in self.running:
-            known, cached = seq.known, seq.cached
-            if known - cached == 1 and known > seq.n_prompt:
-                decodes[seq.rid] = 1
-                if cached == seq.room:
-                    self.tight.append(seq)
-            else:
-                self.prompts.append(seq)
-                self.spare -= self.blocks(seq, known - cached)
+        self.decodes = state.decoding.each(1)
+        self.prompts = list(state.prefilling)
+        for seq in self.prompts:
+            self.spare -= self.blocks(seq, seq.known - seq.cached)
+
+    @property
+    def n_running(self) -> int:
+        """Sequences that still hold a cache."""
+        return len(self.state.running) - len(self.evicted)
 
     def blocks(self, seq: Sequence, n: int) -> int:
         """Blocks that `n` tokens more of `seq` take."""
@@ -48,12 +43,13 @@ class Draft:
         served = dict(self.decodes)
         if len(served) > self.budget:
             served = dict(islice(served.items(), int(self.budget)))
-        for seq in self.tight:
-            if seq.rid in served and seq.rid not in self.evicted:
-                self._make_room(seq)
-        for rid in self.evicted:
-            served.pop(rid, None)
-        self.tokens = served if not self.tokens else self.tokens | served
+        if self.free < inf:
+            for seq in [seq for seq in self.state.decoding if seq.cached == seq.room]:
+                if seq.rid in served and seq.rid not in self.evicted:
+                    self._make_room(seq)
+            for rid in self.evicted:
+                served.pop(rid, None)
+        self.tokens = self.tokens | served if self.tokens else served
         self.budget -= len(served)
 
     def chunk(self, seq: Sequence, most: float = inf) -> bool:
@@ -83,9 +79,10 @@ class Draft:
         self.spare -= 1
 
     def _evict_last(self) -> Sequence:
-        victim = self.running.pop()
+        left = (seq for seq in reversed(self.state.running) if seq.rid not in self.evicted)
+        victim = next(left)
         if not self.decodes.pop(victim.rid, None):
-            self.prompts.pop()
+            self.prompts.remove(victim)
         granted = self.tokens.pop(victim.rid, 0)
         self.budget += granted
         self.free += self.blocks(victim, granted) + victim.room // self.pool.block_size
@@ -94,7 +91,7 @@ class Draft:
 
     def plan(self) -> Plan:
         """The plan. If no one could be granted a token, the last admitted make room for the first."""
-        while not self.tokens and self.running and not self.chunk(self.running[0]):
+        while not self.tokens and self.n_running and not self.chunk(self.state.running[0]):
             self._evict_last()
         return Plan(self.tokens, tuple(self.evicted))
 
@@ -123,7 +120,7 @@ class RequestLevel(_Checked):
     def schedule(self, state: State) -> Plan:
         draft = Draft(state)
         draft.decode()
-        if not draft.running and not draft.evicted:
+        if not state.running:
             for seq, _ in zip(state.waiting, range(self.batch_size)):
                 if not draft.admit(seq):
                     break
@@ -223,7 +220,7 @@ class ChunkedPrefill(_Checked):
     def schedule(self, state: State) -> Plan:
         draft = Draft(state, self.token_budget)
         draft.decode()
-        slots = 0 if draft.evicted else self.max_seqs - len(draft.running)
+        slots = 0 if draft.evicted else self.max_seqs - draft.n_running
         for seq in self._line(draft.prompts, state.waiting if slots > 0 and draft.budget else ()):
             if draft.budget < 1:
                 break

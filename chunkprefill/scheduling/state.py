@@ -30,16 +30,20 @@ class State(Contract):
     """All that a policy may look at: `pool`, `now` (s), `n_steps` (taken so far), `waiting`, `running`.
 
     `waiting` is the queue, evicted sequences at its front; `running` is who holds a cache, in order of
-    admission. The loop alone calls `arrive`, `ask`, `apply`, `commit`: they are shut while a policy decides.
-    Made by hand from `waiting` and `running` sequences it serves for one decision: nobody ever finishes.
+    admission; `decoding` and `prefilling` are the same again, in two parts: who has one token to go after an
+    output (in the order in which they came to that), and who has more. The loop alone calls `arrive`, `ask`,
+    `apply`, `commit`: they are shut while a policy decides. Made by hand from `waiting` and `running`
+    sequences it serves for one decision: nobody ever finishes.
     """
 
     __slots__ = (
         *("_check_s", "_deciding", "_evictions", "_last", "_last_step", "_live", "_memory", "_n_commits"),
         *("_next_finish", "_n_steps", "_now", "_queued", "_running", "_sums", "_tables", "_waiting"),
-        *("pool", "running", "waiting"),
+        *("_decoding", "_prefilling", "decoding", "pool", "prefilling", "running", "waiting"),
     )
     pool: Memory
+    decoding: Line
+    prefilling: Line
     running: Line
     waiting: Line
 
@@ -53,19 +57,14 @@ class State(Contract):
         memory = BlockPool(None) if pool is None else pool.copy()
         queue, holders = OrderedDict[Rid, Sequence](), dict[Rid, Sequence]()
         holding, standing = list(running), list(waiting)
-        mine: dict[str, Any] = {
-            "_live": {},
-            "_tables": {},
-            "_last": {},
-            "_queued": {},
-            "_sums": [0, 0],
-            "_last_step": NOTHING,
-        }
-        mine |= {"_memory": memory, "_running": holders, "_waiting": queue, "_now": now, "_deciding": False}
+        parts: tuple[dict[Rid, Sequence], ...] = ({}, {})
+        mine: dict[str, Any] = {"_memory": memory, "_now": now, "_deciding": False, "_sums": [0, 0]}
+        mine |= {"_waiting": queue, "_running": holders, "_decoding": parts[0], "_prefilling": parts[1]}
+        mine |= {name[1:]: Line(mine[name]) for name in ("_waiting", "_running", "_decoding", "_prefilling")}
+        mine |= {"pool": Memory(memory), "_last_step": NOTHING}
+        mine |= {"_live": {}, "_tables": {}, "_last": {}, "_queued": {}}
         mine |= dict.fromkeys(("_n_steps", "_n_commits", "_next_finish", "_evictions", "_check_s"), 0)
         for name, value in mine.items():
-            _put(self, name, value)
-        for name, value in (("pool", Memory(memory)), ("running", Line(holders)), ("waiting", Line(queue))):
             _put(self, name, value)
         for seq in (*holding, *standing):
             self._join(seq, inf)
@@ -76,6 +75,7 @@ class State(Contract):
             set_room(seq, len(self._tables[seq.rid]) * memory.block_size)
             self._admit(seq.rid)
             self._sums[0] += seq.cached
+        self._sort_out()
 
     now = property(lambda self: self._now, doc="s from the start of the run")
     n_steps = property(lambda self: self._n_steps, doc="steps taken so far")
@@ -107,7 +107,7 @@ class State(Contract):
         self._queued[seq.rid] = seq.known
 
     def _admit(self, rid: Rid) -> None:
-        self._running[rid] = self._waiting.pop(rid)
+        self._running[rid] = self._prefilling[rid] = self._waiting.pop(rid)
         known = self._queued.pop(rid)
         self._sums[1] += known
         if self._last[rid] - known < self._next_finish - self._n_steps:
@@ -182,6 +182,8 @@ class State(Contract):
         deque(map(set_known, emitting, knowns), maxlen=0)
         n_emits = sum(batch.emits)
         self._sums[1] += n_emits
+        if self._prefilling:
+            self._sort_out()
         _put(self, "_n_commits", self._n_steps)
         if n_emits:
             _put(self, "_evictions", 0)
@@ -197,8 +199,15 @@ class State(Contract):
         _put(self, "_next_finish", self._n_steps + min(left, default=1))
         return finished
 
+    def _sort_out(self) -> None:
+        """Who has come to decode moves from one part to the other."""
+        for seq in [seq for seq in self._prefilling.values() if seq.decoding]:
+            self._decoding[seq.rid] = self._prefilling.pop(seq.rid)
+
     def _forget(self, seq: Sequence) -> None:
         """Its cache is gone."""
+        if not self._decoding.pop(seq.rid, None):
+            del self._prefilling[seq.rid]
         self._memory.give(self._tables.pop(seq.rid))
         self._sums[0] -= seq.cached
         self._sums[1] -= seq.known

@@ -38,6 +38,10 @@ class Line(ReadOnly):
         """The sequence of that request if it stands in this line."""
         return self._seqs.get(rid)
 
+    def each(self, n: int) -> dict[Rid, int]:
+        """The tokens of a plan that gives `n` to each one here."""
+        return dict.fromkeys(self._seqs, n)
+
     def values(self) -> Iterator[Sequence]:
         """The same as iterating."""
         return iter(self)
