@@ -200,9 +200,9 @@ choose_budget = Exercise(
     prompt="Write `choose_budget(seconds, budgets, n_decodes, n_prompt, bound)`. A server runs decodes "
     "first, and chunks in what is left of its token budget. `n_decodes` chats decode, and a document of "
     "`n_prompt` tokens comes. `seconds(chunk, cached, n_decodes)` tells how long a step takes: a chunk of so "
-    "many tokens with so many of its prompt cached before it, beside so many decodes. Return the one of `budgets` that "
-    "gets the document done soonest while no chat is silent for longer than `bound` seconds. At least one "
-    "of them can.",
+    "many tokens with so many of its prompt cached before it, beside so many decodes. Return the one "
+    "of `budgets` that gets the document done soonest while no chat is silent for longer than `bound` "
+    "seconds. At least one of them can.",
     starter="def choose_budget(seconds, budgets, n_decodes, n_prompt, bound):\n    ...",
     example=(EXAMPLE,),
     cases=cases,
@@ -235,8 +235,8 @@ choose_budget = Exercise(
     hints=(
         "The budget counts all tokens of a step. How many of them are the chunk's?",
         "Which chunk of the document takes longest? If that one fits, all do.",
-        "With `chunk = budget - n_decodes`: the largest for which `seconds(chunk, n_prompt - chunk, n_decodes) "
-        "<= bound`.",
+        "With `chunk = budget - n_decodes`, the largest for which "
+        "`seconds(chunk, n_prompt - chunk, n_decodes) <= bound`.",
     ),
     minutes=10,
     level="evaluate",
