@@ -42,6 +42,9 @@ _PUBLIC = {
     "chapter3": "guess_waits guess_cut_alone why_still_waiting which_condition decode_is who_is_next",
     "largest_gap": "largest_gap",
     "chapter4": "guess_p99 guess_throughput trade_off which_number ride_along whose_order",
+    "choose_budget": "choose_budget",
+    "chapter5": "guess_budget guess_depth what_thumb_forgets loose_bound over_tile why_slower_days "
+    "whose_price",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
     "pairs_in_chunks what_for",
 }
