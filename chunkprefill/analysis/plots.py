@@ -234,11 +234,15 @@ def curve_picture(series: Mapping[str, Points], *, x_label: str, y_label: str, a
         fig = Figure(figsize=(WIDTH / 100, height / 100), layout="constrained")
         ax = fig.add_subplot()
         looks = zip(COLOURS.values(), "os^Dv", ("-", "--", ":", "-.", "-"))
-        for (name, (x, y)), (colour, marker, dash) in zip(series.items(), looks):
+        for (x, y), (colour, marker, dash) in zip(series.values(), looks):
             ax.plot(x, y, dash, color=colour, marker=marker)
-            where = max(range(len(x)), key=lambda i: x[i])
+        top = max(max(y) for _, y in series.values())
+        ends = sorted((dict(zip(x, y))[max(x)], max(x), name) for name, (x, y) in series.items())
+        for (end, where, name), above in zip(ends, [*ends[1:], None]):
+            beneath = above is not None and above[0] - end < 0.15 * top  # or one name would cover the other
             if len(series) > 1:
-                ax.annotate(name, (x[where], y[where]), (-4, 9), textcoords="offset points", ha="right")
+                place = (-4, -19 if beneath else 9)
+                ax.annotate(name, (where, end), place, textcoords="offset points", ha="right")
         xs = sorted({value for x, _ in series.values() for value in x})
         if log_x:
             ax.set_xscale("log", base=2)
