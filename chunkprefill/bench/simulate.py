@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         "bench": "simulate",
         "what": f"CPU seconds under ChunkedPrefill({BUDGET}), every check on: medians; peak resident memory",
         "reference": "ns of CPU for one turn of a loop that stores into a dict: how fast this core was then",
-        "cost": "Roofline of Llama-3-8B at 165 TFLOP/s, 1 TB/s: about 40 chunks a step; -loop: 33.3 ms a step",
+        "cost": "Roofline of Llama-3-8B at 165 TFLOP/s, 1 TB/s: about 40 chunks a step; -loop: 33.3 ms each",
         "rows": rows,
         "provenance": provenance(seed=args.seed, commit=args.commit, dirty=args.dirty),
     }
