@@ -32,7 +32,7 @@ _PUBLIC = {
     "analysis.plots": "curve_picture filling_picture mask_picture passes_picture share_picture",
     "model.config": "Config",
     "model.cache": "KVCache",
-    "model.weights": "load_model",
+    "model.weights": "load_model random_model",
     "model.tokenizer": "load_tokenizer",
     "engine": "chunk_lengths decode generate prefill",
     "env": "setup",

@@ -22,7 +22,7 @@ _PUBLIC = {
     "scheduling": "BREAKS Gap no_stall not_by_itself preempted_passes who_is_protected widest_gaps",
     "tradeoff": "bubbles document_wait fairness mixed piggyback throughput_of throughput_when ttft_price "
     "waits_by_class",
-    "chunk_size": "Load as_long_as_decoding balance carries full_step largest_that_fits tiles",
+    "chunk_size": "Load as_long_as_decoding balance carries full_step keeps_up largest_that_fits tiles",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = [*_HOME]  # noqa: PLE0604  (every entry is a str)
