@@ -21,12 +21,12 @@ def table(path: Path) -> str:
     if not path.is_file():
         return "Not yet recorded.\n"
     document = json.loads(path.read_text())
-    by = {(row["n_prompt"], row["chunk"]): row for row in document["rows"]}
-    chunks = sorted({chunk for _, chunk in by}, key=lambda c: (c == "whole", c if c != "whole" else 0))
-    lines = ["| prompt | " + " | ".join(str(c) for c in chunks) + " |", "|---:|" + "---:|" * len(chunks)]
+    by = {(c["prompt"], c["chunk"] if c["chunk"] < c["prompt"] else "whole"): c for c in document["cells"]}
+    chunks = sorted({chunk for _, chunk in by}, key=lambda chunk: (chunk == "whole", str(chunk).zfill(9)))
+    lines = ["| prompt | " + " | ".join(map(str, chunks)) + " |", "|---:|" + "---:|" * len(chunks)]
     for n_prompt in sorted({n for n, _ in by}):
-        cells = [f"{r:.2f}" if (r := by[n_prompt, c].get("ratio")) else "–" for c in chunks]
-        lines.append(f"| {n_prompt:,} | " + " | ".join(cells) + " |")
+        ratios = [by.get((n_prompt, chunk), {}).get("ratio") for chunk in chunks]
+        lines.append(f"| {n_prompt:,} | " + " | ".join(f"{r:.2f}" if r else "–" for r in ratios) + " |")
     p = document["provenance"]
     lines += [
         "",
@@ -50,7 +50,8 @@ def drawing() -> str:
     traces = {title: cp.simulate(requests, policy) for title, policy in policies.items()}
     svg = cp.timeline_picture(traces, caption="the README's", mark=("chat 1",), until=0.5).image()
     # A file of its own has no page whose ink it could follow: it asks the reader's system instead.
-    ink = "<style>svg{color:#222;font-family:system-ui,sans-serif}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
+    ink = "<style>svg{color:#222;font-family:system-ui,sans-serif}"
+    ink += "@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
     return re.sub(r"(<svg[^>]*>)", rf"\1{ink}", svg, count=1) + "\n"
 
 
