@@ -32,6 +32,8 @@ def cdf(traces: Mapping[str, Trace], ax: Axes, metric: str = "tbt", *, tail: boo
     tail: the share that is at least x instead, on a logarithmic axis, where rare long waits show. Each
     line ends in a dot at its maximum: a P99 can look fine beside a terrible worst case.
     """
+    from matplotlib.ticker import LogLocator
+
     for (name, trace), (colour, dash) in zip(traces.items(), LOOKS):
         values = np.sort(METRICS[metric](trace))
         values = values[~np.isnan(values)]
@@ -45,6 +47,9 @@ def cdf(traces: Mapping[str, Trace], ax: Axes, metric: str = "tbt", *, tail: boo
         ax.plot(values[-1:], share[-1:], "o", color=colour, clip_on=False)
     least = min((float(np.min(line.get_xdata())) for line in ax.lines), default=1.0)
     ax.set_xscale("log" if least > 0 else "symlog", **({} if least > 0 else {"linthresh": 1e-3}))
+    most = max((float(np.max(line.get_xdata())) for line in ax.lines), default=1.0)
+    if least > 0 and most < 50 * least:  # one power of ten alone would be one tick, or none
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     _in_time(ax.xaxis)
     if tail:
         ax.set_yscale("log")
@@ -52,7 +57,7 @@ def cdf(traces: Mapping[str, Trace], ax: Axes, metric: str = "tbt", *, tail: boo
         ax.set_ylim(0, 1.02)
     ax.set_xlabel(metric.upper() if len(metric) < 5 else metric.replace("_", " "))
     ax.set_title(f"share {'at least as long' if tail else 'at most as long'}", fontweight="normal")
-    ax.legend(frameon=False)
+    _names(ax)
 
 
 def spread_table(
@@ -107,7 +112,7 @@ def frontier(
     _in_time(ax.yaxis)
     ax.set_title(_words(y), fontweight="normal")
     if len(_series(rows, by)) > 1:
-        ax.legend(frameon=False)
+        _names(ax)
 
 
 def frontier_table(
@@ -154,6 +159,14 @@ def _series(rows: Iterable[Mapping[str, Any]], by: str) -> dict[str, list[Mappin
     for row in rows:
         out.setdefault(str(row[by]), []).append(row)
     return out
+
+
+def _names(ax: Axes) -> None:
+    """The lines' names above the axes, where no line runs."""
+    fig = ax.get_figure()
+    if fig is not None:
+        handles, words = ax.get_legend_handles_labels()
+        fig.legend(handles, words, loc="outside upper left", ncols=2, frameon=False)
 
 
 def _in_time(axis: Any) -> None:
