@@ -16,7 +16,8 @@ class KVCache:
 
     `length` says how many positions are filled. Whoever runs a forward pass advances it once, afterwards:
     all layers of one pass write to the same positions. `backend` names the attention that reads the cache.
-    Raises ValueError for a `max_len` below 1 or beyond the positions that the model was made for.
+    Raises ValueError for a `max_len` below 1 or beyond the positions that the model was made for, and for a
+    `dtype` that is no floating-point `torch.dtype`.
     """
 
     def __init__(
@@ -28,15 +29,18 @@ class KVCache:
         device: torch.device | str = "cpu",
         backend: str = "sdpa",
     ) -> None:
-        if not 1 <= max_len <= config.max_positions:
-            raise ValueError(f"max_len is {max_len}; the model has positions for 1 to {config.max_positions}")
+        whole = hasattr(max_len, "__index__") and not isinstance(max_len, bool)
+        if not whole or not 1 <= max_len <= config.max_positions:
+            raise ValueError(
+                f"max_len is {max_len!r}; the model has positions for 1 to {config.max_positions}"
+            )
         self.config = config
         self.max_len = max_len
         self.length = 0
         self._attention = backend_named(backend)
         # A head's positions lie side by side: what attention reads is one strip of memory a head.
         shape = (config.n_layers, config.n_kv_heads, max_len, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, Hkv, max_len, D]
+        self.keys = torch.zeros(shape, dtype=floating(dtype), device=device)  # [L, Hkv, max_len, D]
         self.values = torch.zeros_like(self.keys)
 
     @property
@@ -78,6 +82,13 @@ class KVCache:
                 f"a window of {length} tokens; the cache has room for {self.room} of {self.max_len}"
             )
         return Window(self, self.length, length, emits)
+
+
+def floating(dtype: torch.dtype) -> torch.dtype:
+    """The type itself, if it is a floating-point type of torch; ValueError for others and for mere names."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype!r}: a floating-point type is needed, such as torch.float32")
+    return dtype
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ _MISTRAL_WINDOW = 4096  # what transformers takes where a mistral config names n
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ValueError names the file if there is none."""
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and a device need not end
+            raise ValueError("no regular file")
+        with path.open("rb") as file:
+            content = file.read(_MAX_JSON_BYTES + 1)
+        if len(content) > _MAX_JSON_BYTES:
             raise ValueError(f"larger than {_MAX_JSON_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):

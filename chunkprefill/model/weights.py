@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chunkprefill.model.cache import floating
 from chunkprefill.model.config import TINY, Config
 from chunkprefill.model.families import config_of, read_json
 from chunkprefill.model.transformer import Transformer
@@ -34,9 +35,7 @@ def load_model(
     `dtype` None is float32. Raises ValueError for a folder that is wrong, naming the tensor and both shapes,
     and RuntimeError, listing the ways, where the weights cannot be had.
     """
-    dtype = torch.float32 if dtype is None else dtype
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype {dtype} is no floating-point type")
+    dtype = floating(torch.float32 if dtype is None else dtype)
     if name_or_path == "tiny" and source is None:
         return random_model(TINY, device=device, dtype=dtype)
     found = locate(name_or_path, source)
@@ -54,6 +53,9 @@ def load_model(
 def locate(name_or_path: str | Path, source: str | None) -> Path | None:
     """The folder that holds a model's files, fetched from the hub if need be; None for the wheel."""
     name = str(name_or_path)
+    ways = f"no model {name!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub"
+    if not name.strip():  # as a path it would be the folder that one happens to stand in
+        raise ValueError(ways)
     if source not in (None, "wheel", "hub", "folder"):
         raise ValueError(f"no source {source!r}; there are wheel, hub and folder")
     if source == "wheel" or (source is None and name in HUB_NAMES):
@@ -66,7 +68,7 @@ def locate(name_or_path: str | Path, source: str | None) -> Path | None:
         return Path(name)
     hub_name = HUB_NAMES.get(name, name)
     if source is None and (hub_name.count("/") != 1 or hub_name.startswith((".", "/", "~"))):
-        raise ValueError(f"no model {name!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub")
+        raise ValueError(ways)
     return _from_hub(hub_name)
 
 
@@ -217,6 +219,8 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
                 raise ValueError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
         files = [folder / name for name in sorted(set(promised.values()))]
     for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no regular file")
         try:
             opened = stack.enter_context(safe_open(path, framework="pt"))
             for name in opened.keys():  # noqa: SIM118  (safe_open is no mapping)
