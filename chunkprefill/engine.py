@@ -17,24 +17,36 @@ Tokens = Tensor | Sequence[int]
 def chunk_lengths(n_tokens: int, chunk_size: int | Iterable[int] | None = None) -> list[int]:
     """The chunks a prompt of `n_tokens` is cut into: of one size, of the lengths given, or (None) one piece.
 
-    Raises ValueError for an empty prompt, a chunk below one token, or lengths that do not add up.
+    Raises ValueError for an empty prompt, a chunk below one token, lengths that do not add up, and what is no
+    whole number at all.
     """
     if n_tokens < 1:
         raise ValueError(f"the prompt has {n_tokens} tokens, at least 1 is needed")
     if chunk_size is None:
         return [n_tokens]
-    if isinstance(chunk_size, Iterable) and getattr(chunk_size, "ndim", 1) != 0:
-        lengths = [operator.index(length) for length in chunk_size]
+    single = isinstance(chunk_size, (str, bytes)) or getattr(chunk_size, "ndim", 1) == 0
+    if isinstance(chunk_size, Iterable) and not single:
+        lengths = [_whole(n, f"chunk {i}", "of tokens") for i, n in enumerate(chunk_size)]
         for i, length in enumerate(lengths):
             if length < 1:
                 raise ValueError(f"chunk {i} has {length} tokens, at least 1 is needed")
         if sum(lengths) != n_tokens:
             raise ValueError(f"the chunks add up to {sum(lengths)} tokens, the prompt has {n_tokens}")
         return lengths
-    size = operator.index(chunk_size)  # type: ignore[arg-type]
+    size = _whole(chunk_size, "chunk_size", "or a list of lengths")
     if size < 1:
         raise ValueError(f"chunk_size is {size}, at least 1 is needed")
     return [min(size, n_tokens - start) for start in range(0, n_tokens, size)]
+
+
+def _whole(value: object, name: str, more: str) -> int:
+    """The value as an int, if it is a whole number of any library's; True and 2.0 are none."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise ValueError(f"{name} is {value!r}: a whole number {more} is needed")
 
 
 def prefill(
@@ -88,7 +100,7 @@ def generate(
     Prefills `tokens` in chunks first. The last token is returned without being cached, so n tokens need room
     for len(tokens) + n − 1. Raises ValueError as `prefill` does, before the cache changes.
     """
-    n = operator.index(n)
+    n = _whole(n, "n", "of tokens")
     if n < 0:
         raise ValueError(f"n is {n}: cannot generate fewer than 0 tokens")
     needed = len(tokens) + max(n, 1) - 1

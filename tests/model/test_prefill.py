@@ -60,11 +60,23 @@ def test_a_refused_prompt_leaves_the_cache_as_it_was(tokens: Any, chunk: Any, me
     assert all(torch.equal(a, b) for a, b in zip(before, state(kv)))
 
 
-@pytest.mark.parametrize("chunk", [2.5, "3", [2.0, 8.0], object()])
+@pytest.mark.parametrize(
+    "chunk", [2.5, 2.0, "3", "55", b"\x0a", True, False, object(), np.float64(5), np.array(5.0)]
+)
 def test_a_chunk_size_of_the_wrong_type_is_refused(chunk: Any) -> None:
     kv = filled()
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(ValueError) as error:
         cp.prefill(MODEL, TOKENS, kv, chunk)
+    assert str(error.value) == f"chunk_size is {chunk!r}: a whole number or a list of lengths is needed"
+    assert kv.length == 3
+
+
+@pytest.mark.parametrize("length", [5.0, "5", [5], (2, 3), None, True, np.array([5, 5])])
+def test_a_length_of_the_wrong_type_is_refused_by_its_place(length: Any) -> None:
+    kv = filled()
+    with pytest.raises(ValueError) as error:
+        cp.prefill(MODEL, TOKENS, kv, [5, length])
+    assert str(error.value) == f"chunk 1 is {length!r}: a whole number of tokens is needed"
     assert kv.length == 3
 
 
@@ -183,12 +195,14 @@ def test_generate_stops_at_a_stop_token_and_keeps_it() -> None:
     ("tokens", "n", "room", "message"),
     [
         (TOKENS, -1, 20, "n is -1"),
+        (TOKENS, 2.0, 20, "n is 2.0: a whole number of tokens"),
+        (TOKENS, "4", 20, "n is '4': a whole number of tokens"),
         (TOKENS, 12, 20, "10 prompt tokens and 12 new ones need 21 positions, there are 20"),
         ([], 3, 20, "0 tokens"),
         ([99], 3, 20, "99 is outside"),
     ],
 )
-def test_generate_refuses_before_the_cache_changes(tokens: Any, n: int, room: int, message: str) -> None:
+def test_generate_refuses_before_the_cache_changes(tokens: Any, n: Any, room: int, message: str) -> None:
     kv = cp.KVCache(MODEL.config, room, dtype=MODEL.dtype)
     with pytest.raises(ValueError, match=message):
         cp.generate(MODEL, tokens, n, cache=kv)
