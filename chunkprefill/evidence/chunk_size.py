@@ -111,7 +111,7 @@ def balance(*, changed: bool = False, n_decodes: int = 16) -> Evidence:
     return Evidence(
         claim="balance",
         holds=share >= 0.95,
-        setting=f"{N_REQUESTS} conversations with lengths as in Azure's trace, decodes first, P99 of the "
+        setting=f"{N_REQUESTS:,} conversations with lengths as in Azure's trace, decodes first, P99 of the "
         f"time between tokens at most {1e3 * BOUND:.0f} ms, {ON}. Picked: "
         + (
             f"the chunk that takes about as long as a decoding step of {n_decodes}."
