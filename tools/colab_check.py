@@ -203,7 +203,7 @@ def torch_free(folder: Path) -> str:
     python = colab_python()
     venv = make_venv(folder / "torch-free", python)
     pins = {line.partition("==")[0]: line for path in (DEV, PINS) for line in path.read_text().splitlines()}
-    wanted = [pins[name] for name in ("numpy", "tqdm", "pytest", "hypothesis")]
+    wanted = [pins[name] for name in ("numpy", "tqdm", "pytest", "hypothesis", "distributed")]
     run([str(python_of(venv)), "-m", "pip", "install", "--quiet", *wanted])
     print(f"  {' '.join(tests)} on {python}", flush=True)
     quiet = ["-q", "-x", "-p", "no:cacheprovider"]
