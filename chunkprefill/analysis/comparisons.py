@@ -131,7 +131,7 @@ def frontier_table(
 
 def frontier_picture(
     rows: Iterable[Mapping[str, Any]], *, caption: str, badge: str = "simulated", source: str = "",
-    height: int = 340, bound: float | None = None, x: str = "output_tokens_per_s", y: str = "tbt_p99",
+    height: int = 420, bound: float | None = None, x: str = "output_tokens_per_s", y: str = "tbt_p99",
     by: str = "policy", point: str = "workload",
 ) -> Picture:  # fmt: skip
     """`frontier` with its table."""

@@ -182,7 +182,8 @@ def picture(case: Case, value: Plain) -> str:
 def show(case: Case) -> str:
     """The server in words."""
     return (
-        f"{case['n_decodes']} decodes, a document of {case['n_prompt']:,} tokens, bound {case['bound']} ms; "
+        f"budgets {', '.join(f'{b:,}' for b in case['budgets'])}; {case['n_decodes']} decodes, a document of "
+        f"{case['n_prompt']:,} tokens, bound {case['bound']} ms; "
         f"a step takes {case['weights'] / 1e3:g} ms for the weights or {case['token']} µs a token, whichever "
         f"is more, {1e3 * case['pair']:g} ns for each pair of a chunk, {case['decode']} µs for each decode"
     )
