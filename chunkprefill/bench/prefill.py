@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from chunkprefill.bench.provenance import add_common_args, provenance, write
+from chunkprefill.bench.provenance import DTYPES, add_common_args, natural, positive, provenance, write
 from chunkprefill.engine import chunk_lengths, prefill
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.config import Config
@@ -40,12 +40,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m chunkprefill.bench prefill", description=__doc__)
     add_common_args(parser)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--dtype", help="float32, bfloat16, ... (default: float32, on cuda bfloat16)")
-    parser.add_argument("--layers", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--repeats", type=int, default=5, help="samples of each (default: %(default)s)")
-    parser.add_argument("--chunks", type=int, nargs="+", default=CHUNKS, help="0 is the whole prompt")
-    parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS, help="tokens")
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float32, on cuda bfloat16")
+    parser.add_argument("--layers", type=positive, default=8, help="default: %(default)s")
+    parser.add_argument("--repeats", type=positive, default=5, help="samples of each (default: %(default)s)")
+    parser.add_argument("--chunks", type=natural, nargs="+", default=CHUNKS, help="0 is the whole prompt")
+    parser.add_argument("--prompts", type=positive, nargs="+", default=PROMPTS, help="tokens")
+    parser.add_argument("--threads", type=positive, help="of torch (default: its own choice)")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="default: %(default)s")
     args = parser.parse_args(argv)
     if args.threads:

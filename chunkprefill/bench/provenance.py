@@ -16,6 +16,29 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def positive(text: str) -> int:
+    """A count on the command line; ArgumentTypeError for one below 1."""
+    return _at_least(1, text)
+
+
+def natural(text: str) -> int:
+    """A count on the command line that may be 0; ArgumentTypeError for one below."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is below {least}")
+    return value
+
+
 def add_common_args(parser: argparse.ArgumentParser) -> None:
     """The options that every bench has."""
     parser.add_argument("--out", type=Path, help="write the JSON here (default: standard output)")

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from chunkprefill.bench.provenance import ROOT, add_common_args, provenance, write
+from chunkprefill.bench.provenance import ROOT, add_common_args, positive, provenance, write
 from chunkprefill.scheduling import parity
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
@@ -86,8 +86,8 @@ def parity_files() -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chunkprefill.bench schedule", description=__doc__)
-    parser.add_argument("--steps", type=int, default=400, help="steps a run (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=7, help="runs, interleaved (default: %(default)s)")
+    parser.add_argument("--steps", type=positive, default=400, help="steps a run (default: %(default)s)")
+    parser.add_argument("--runs", type=positive, default=7, help="runs, interleaved (default: %(default)s)")
     add_common_args(parser)
     args = parser.parse_args(argv)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -12,14 +13,14 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from chunkprefill.bench.provenance import ROOT, add_common_args, provenance, write
+from chunkprefill.bench.provenance import ROOT, add_common_args, positive, provenance, write
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.simulation.cost import Roofline
 from chunkprefill.simulation.simulate import simulate
 from chunkprefill.simulation.workloads import poisson, read_azure
 
 BUDGET = 512  # tokens a step
-TRACE = ROOT.parent / "shared" / "traces" / "AzureLLMInferenceTrace_conv.csv"
+TRACE = "traces/AzureLLMInferenceTrace_conv.csv"  # in the shared folder
 CASES = {
     "azure-2000": 2000,
     "azure-2000-loop": 2000,
@@ -87,11 +88,19 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return row | {"targets": TARGETS.get(first["case"], {}), "met": met}
 
 
+def trace_file() -> Path:
+    """The recorded workload: in the folder that CHUNKPREFILL_SHARED names, else in ../shared."""
+    named = os.environ.get("CHUNKPREFILL_SHARED")
+    if named and (Path(named) / TRACE).is_file():
+        return Path(named) / TRACE
+    return ROOT.parent / "shared" / TRACE
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chunkprefill.bench simulate", description=__doc__)
-    parser.add_argument("--trace", type=Path, default=TRACE, help="Azure's conversation trace (CSV)")
+    parser.add_argument("--trace", type=Path, default=trace_file(), help="Azure's conversation trace (CSV)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--runs", type=int, default=5, help="fresh processes a case, interleaved")
+    parser.add_argument("--runs", type=positive, default=5, help="fresh processes a case, interleaved")
     parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
     add_common_args(parser)
     args = parser.parse_args(argv)

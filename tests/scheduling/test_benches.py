@@ -35,6 +35,31 @@ def test_simulate_skips_loudly_what_is_missing(tmp_path, capsys, monkeypatch):
     assert "SKIPPED" in capsys.readouterr().err and json.loads(out.read_text())["rows"] == []
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many"])
+@pytest.mark.parametrize("option", ["schedule --steps", "schedule --runs", "simulate --runs"])
+def test_a_count_below_one_is_an_error_of_usage(option, value, capsys):
+    name, flag = option.split()
+    with pytest.raises(SystemExit) as left:
+        bench.main([name, f"{flag}={value}"])
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert left.value.code == 2 and f"argument {flag}: " in told and value in told
+
+
+def test_the_recorded_workload_is_looked_for_where_the_environment_says(tmp_path, monkeypatch):
+    beside = ROOT.parent / "shared" / simulate.TRACE
+    for named in ("", str(tmp_path)):  # unset, or a folder without it: the one beside the checkout
+        monkeypatch.setenv("CHUNKPREFILL_SHARED", named)
+        assert simulate.trace_file() == beside
+    trace = tmp_path / simulate.TRACE
+    trace.parent.mkdir()
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n")
+    assert simulate.trace_file() == trace
+    asked = []
+    monkeypatch.setattr(simulate, "one", lambda *given: asked.append(given))
+    simulate.main(["--one", "azure-2000"])
+    assert asked == [("azure-2000", trace, 0)]
+
+
 @pytest.mark.parametrize("name", ["schedule-cpu", "simulate-cpu", "serve-cpu"])
 def test_committed_results_say_where_they_come_from(name):
     document = json.loads((RESULTS / f"{name}.json").read_text())
