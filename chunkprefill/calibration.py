@@ -50,22 +50,22 @@ def calibrate(
         *chunk_sweep(max_tokens, max_context),
         *decode_sweep(max_decodes, max_context),
     ]
-    rounds = [design for _ in range(repeats) for design in random.Random(seed).sample(designs, len(designs))]
     replay(designs[0], engine)  # claims memory, wakes threads
     seconds: dict[Rows, list[float]] = {}
     hosts: dict[Rows, list[float]] = {}
     batches: dict[Rows, Batch] = {}
     held = mixed_run(max_tokens, max_context, max_decodes, seed)
-    with tqdm(total=len(rounds) + repeats, desc="calibrating", disable=not progress) as bar:
-        for design in rounds:
-            for step in replay(design, engine).steps:
-                rows = tuple(zip(step.batch.start, step.batch.length))
-                batches.setdefault(rows, step.batch)
-                seconds.setdefault(rows, []).append(step.end - step.start)
-                hosts.setdefault(rows, []).append(step.dispatched - step.scheduled)
-            bar.update()
-        again = []
-        for _ in range(repeats):
+    again = []
+    with tqdm(total=repeats * (len(designs) + 1), desc="calibrating", disable=not progress) as bar:
+        for i in range(repeats):
+            for design in random.Random(f"{seed} {i}").sample(designs, len(designs)):
+                for step in replay(design, engine).steps:
+                    rows = tuple(zip(step.batch.start, step.batch.length))
+                    batches.setdefault(rows, step.batch)
+                    seconds.setdefault(rows, []).append(step.end - step.start)
+                    hosts.setdefault(rows, []).append(step.dispatched - step.scheduled)
+                bar.update()
+            # In each round, not after all of them: a machine's pace drifts, and both shall see it.
             again.append(replay(held, engine))
             bar.update()
     cost = fit(((batches[rows], median(took)) for rows, took in seconds.items()), sizes, about=about)
