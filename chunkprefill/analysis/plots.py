@@ -262,7 +262,8 @@ def curve_picture(series: Mapping[str, Points], *, x_label: str, y_label: str, a
         table = [[dict(zip(*points)).get(value) for points in series.values()] for value in xs]
         rows = [
             (
-                measured(x, "") if badge == "measured" and x != int(x) else _short(x),  # no size anybody chose
+                # a size that somebody chose is whole; another x was measured
+                measured(x, "") if badge == "measured" and x != int(x) else _short(x),
                 *(measured(y, unit) if badge == "measured" and y is not None else _short(y) for y in ys),
             )
             for x, ys in zip(xs, table)
