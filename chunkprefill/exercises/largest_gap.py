@@ -169,7 +169,8 @@ largest_gap = Exercise(
     hints=(
         "A silence belongs to one request. Whose tokens may you compare?",
         "Within each request, take the differences of neighbours; keep the largest over all requests.",
-        "`pairwise(tokens)` gives the neighbours. Begin the list of gaps with a 0, for requests of one token.",
+        "`pairwise(tokens)` gives the neighbours. Begin the list of gaps with a 0, for requests of one "
+        "token.",
     ),
     preamble="from itertools import pairwise\n\n\n",
     minutes=6,
