@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         from chunkprefill import demo as command
 
         return command.main(args)
-    from chunkprefill.scheduling import parity as checker
+    from chunkprefill.scheduling.parity import main as check
 
-    return checker.main(args.files)
+    return check(args.files)
 
 
 if __name__ == "__main__":
