@@ -22,11 +22,12 @@ from typing import Any
 import torch
 
 from chunkprefill.bench.provenance import DTYPES, add_common_args, natural, positive, provenance, write
+from chunkprefill.bench.twin import transformers_twin
 from chunkprefill.engine import chunk_lengths, prefill
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
-from chunkprefill.model.weights import layout, random_model
+from chunkprefill.model.weights import random_model
 
 CHUNKS = (64, 128, 256, 512, 1024, 0)  # 0: the whole prompt
 PROMPTS = (2048, 8192)
@@ -96,27 +97,12 @@ def ours(model: Transformer) -> Run:
 def theirs(model: Transformer) -> dict[str, Run]:
     """transformers on the same weights, with each of its caches; none, said loudly, where it is missing."""
     try:
-        from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
+        from transformers import DynamicCache, StaticCache
     except ImportError as error:
         print(f"MISSING transformers ({error}): its rows are skipped", file=sys.stderr)
         return {}
-    c = model.config
-    config = LlamaConfig(
-        vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_ff,
-        num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads,
-        head_dim=c.head_dim,
-        max_position_embeddings=c.max_positions, rms_norm_eps=c.norm_eps, tie_word_embeddings=c.tied,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
-    )  # fmt: skip
-    config._attn_implementation = "sdpa"
-    other: Any = LlamaForCausalLM(config)
-    other = other.to(device=model.device, dtype=model.dtype).eval()
-    parameters, published = dict(model.named_parameters()), dict[str, torch.Tensor]()
-    for name, parts in layout(c):
-        pieces = parameters[name].split([shape[0] for _, shape in parts])
-        published |= {theirs_name: piece for (theirs_name, _), piece in zip(parts, pieces)}
-    other.load_state_dict(published, strict=False)  # the tied head is the only one not named
-    other.tie_weights()
+    other = transformers_twin(model)
+    config = other.config
 
     def runner(make_cache: Callable[[int], Any]) -> Run:
         @torch.inference_mode()

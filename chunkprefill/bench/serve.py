@@ -15,14 +15,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from chunkprefill.bench.provenance import DTYPES, add_common_args, positive, provenance, write
+from chunkprefill.bench.twin import transformers_twin
 from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
-from chunkprefill.model.weights import layout, random_model
+from chunkprefill.model.weights import random_model
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.serving import Engine, prompt_of
@@ -112,29 +112,14 @@ def ours(model: Transformer, requests: Sequence[Request], budget: int) -> Run:
 def theirs(model: Transformer, requests: Sequence[Request], batch: int, budget: int) -> dict[str, Run]:
     """transformers on the same weights; none, said loudly, where it is missing."""
     try:
-        from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+        from transformers import GenerationConfig
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
     except ImportError as error:
         print(f"MISSING transformers with continuous batching ({error}): rows skipped", file=sys.stderr)
         return {}
     logging.getLogger("transformers").setLevel(logging.ERROR)
     c = model.config
-    config = LlamaConfig(
-        vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_ff,
-        num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads,
-        head_dim=c.head_dim, max_position_embeddings=c.max_positions, rms_norm_eps=c.norm_eps,
-        tie_word_embeddings=c.tied, rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
-        bos_token_id=None, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    config._attn_implementation = "sdpa"
-    other: Any = LlamaForCausalLM(config)
-    other = other.to(device=model.device, dtype=model.dtype).eval()
-    parameters, published = dict(model.named_parameters()), dict[str, torch.Tensor]()
-    for name, parts in layout(c):
-        pieces = parameters[name].split([shape[0] for _, shape in parts])
-        published |= {theirs_name: piece for (theirs_name, _), piece in zip(parts, pieces)}
-    other.load_state_dict(published, strict=False)  # the tied head is the only one not named
-    other.tie_weights()
+    other = transformers_twin(model, bos_token_id=None, eos_token_id=None, pad_token_id=0)
     prompts = [list(prompt_of(request, c.vocab_size)) for request in requests]
     n_new = max(request.n_output for request in requests)
     greedy = GenerationConfig(do_sample=False, max_new_tokens=n_new, eos_token_id=None, pad_token_id=0)
