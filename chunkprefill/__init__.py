@@ -48,7 +48,7 @@ _PUBLIC = {
     "serving": "Engine replay",
     "scheduling.core": "Batch Chunk Plan Request ScheduleError Sequence Step",
     "scheduling.blocks": "BlockPool",
-    "scheduling.trace": "Trace",
+    "scheduling.trace": "PARTS Trace",
     "scheduling.state": "State",
     "scheduling.serve": "serve",
     "scheduling.policies": "Alternate ChunkedPrefill PrefillFirst RequestLevel SerialChunks",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -43,7 +43,7 @@ class Engine:
     pool: blocks of the cache (None: never runs out). scheduling: a price of scheduling in s; None: it is
     measured, or free where `cost` prices execution too; then the steps are those of `simulate` with the same
     prices, while the tokens are the model's. overlap: schedule a step while the one before it runs. backend:
-    as in `KVCache`.
+    as in `KVCache`. timed: record the parts of each measured step (`Trace.parts`).
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class Engine:
         scheduling: Cost | None = None,
         overlap: bool = False,
         backend: str = "sdpa",
+        timed: bool = True,
     ) -> None:
         self.model, self.policy, self.pool = model, policy, pool
-        self.cost, self.overlap = cost, overlap
+        self.cost, self.overlap, self.timed = cost, overlap, timed
         self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)
         self.cache = PagedKVCache(model.config, pool, dtype=model.dtype, device=model.device, backend=backend)
 
@@ -85,7 +86,7 @@ class Engine:
             if total > most:
                 raise ValueError(f"request {request.rid}: {total} positions, the model has {most}")
         prompts = {r.rid: prompt_of(r, self.model.config.vocab_size) for r in requests}
-        return Executor(self.model, self.cache, prompts, cost, ahead)
+        return Executor(self.model, self.cache, prompts, cost, ahead, self.timed)
 
 
 class Executor(AbstractContextManager):
@@ -93,6 +94,8 @@ class Executor(AbstractContextManager):
 
     A step may be launched before the one ahead of it has been read back: what that one emits is taken on the
     device. On a GPU launching returns at once by itself; on a CPU a thread works the steps off, if `ahead`.
+    The pass of a CPU is not launched but run: what torch does to start its kernels is counted as execution,
+    and `launch` is next to nothing.
     """
 
     def __init__(
@@ -102,11 +105,13 @@ class Executor(AbstractContextManager):
         prompts: Mapping[Rid, Iterable[int]],
         cost: Cost | None,
         ahead: bool,
+        timed: bool = True,
     ) -> None:
-        self.model, self.cache, self.cost = model, cache, cost
+        self.model, self.cache, self.cost, self.timed = model, cache, cost, timed
         self.known = {rid: list(prompt) for rid, prompt in prompts.items()}  # prompt and outputs read back
         self.measured = cost is None
         self.flying: Pass | None = None  # launched, and not yet read back
+        self.ended: Any = None  # the event at the end of the step read back last
         self._stack = ExitStack()
         self._thread: ThreadPoolExecutor | None = None
         if ahead and model.device.type == "cpu":
@@ -117,6 +122,7 @@ class Executor(AbstractContextManager):
 
     def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Pass:
         """Build the strip of tokens and the window of the cache, and start where that needs no waiting."""
+        began = perf_counter()
         strip: list[int] = []
         missing = []  # rows of the strip whose token is still being made, by the step ahead
         for rid, start, length in zip(batch.rid, batch.start, batch.length):
@@ -132,10 +138,12 @@ class Executor(AbstractContextManager):
             rows, sources = zip(*((row, place[rid]) for row, rid in missing))
             run.missing = self.flying, torch.tensor(rows, device=device), torch.tensor(sources, device=device)
         self.flying = run
+        built = perf_counter()
         if self._thread:
             run.future = self._thread.submit(run.execute)
         elif device.type == "cuda":
             run.execute()
+        run.timings = {"inputs": built - began, "launch": perf_counter() - built}
         return run
 
 
@@ -150,8 +158,11 @@ class Pass:
     missing: tuple[Pass, Tensor, Tensor] | None = None  # the step ahead, rows here, rows of its tokens
     future: Future | None = None
     tokens: Tensor | None = None  # [emitting rows]
+    read: Tensor | None = None  # the same, in memory of the host, where the model is on a GPU
     seconds: float = 0.0
     events: tuple[Any, Any] | None = None
+    sampling: float = 0.0  # s of the pass that went into choosing tokens, where that is known
+    timings: dict[str, float] = field(default_factory=dict)  # s, see `PARTS` and `BESIDE`
 
     def __post_init__(self) -> None:
         self.emitting = [rid for rid, emits in zip(self.batch.rid, self.batch.emits) if emits]
@@ -169,31 +180,47 @@ class Pass:
                 assert ahead.tokens is not None  # executed before this one
                 self.strip[rows] = ahead.tokens[sources]
                 self.missing = None  # or each step would keep all those before it
-            self.tokens = self.executor.model(self.strip, self.window).argmax(-1)
+            logits = self.executor.model(self.strip, self.window)
+            computed = perf_counter()
+            self.tokens = logits.argmax(-1)
+            if cuda:  # at once, and not behind the next step
+                there = torch.empty(self.tokens.shape, dtype=self.tokens.dtype, pin_memory=True)
+                self.read = there.copy_(self.tokens, non_blocking=True)
         if self.events:
             self.events[1].record()
         self.seconds = perf_counter() - began
+        self.sampling = perf_counter() - computed
 
     def wait(self) -> tuple[float, dict[Rid, int]]:
         """Seconds of the pass (or its price), and the tokens that it made."""
+        began, sampling = perf_counter(), 0.0
         if self.future:
             self.future.result()
-        elif self.tokens is None:
+        elif self.events:
+            self.events[1].synchronize()
+        else:
             self.execute()
-        assert self.tokens is not None
-        made = dict(zip(self.emitting, self.tokens.tolist()))
-        if self.events:
+            sampling = self.sampling  # elsewhere it is done by the device or by another thread
+        waited = perf_counter()
+        executor, tokens = self.executor, self.tokens if self.read is None else self.read
+        assert tokens is not None
+        made = dict(zip(self.emitting, tokens.tolist()))
+        if self.events:  # both have come to pass: asking them waits for nothing
             self.seconds = self.events[0].elapsed_time(self.events[1]) / 1e3
+            self.timings["gap"] = executor.ended.elapsed_time(self.events[0]) / 1e3 if executor.ended else 0.0
+            executor.ended = self.events[1]
         for rid, token in made.items():
-            self.executor.known[rid].append(token)
-        cost = self.executor.cost
-        return self.seconds if cost is None else cost(self.batch), made
+            executor.known[rid].append(token)
+        self.timings |= {"wait": waited - began - sampling, "execution": self.seconds - sampling}
+        self.timings["read"] = perf_counter() - waited + sampling
+        return self.seconds if executor.cost is None else executor.cost(self.batch), made
 
 
-def replay(trace: Trace, engine: Engine) -> Trace:
+def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
     """Run the batches of `trace` once more, on `engine`, and measure how long each takes; nothing is decided.
 
     Measured seconds would move arrivals and so change the batches of a second run; here they are given.
+    decide: ask the engine's policy at each step all the same, so as to time it, and leave its plan aside.
     Serial. ScheduleError if the engine's pool cannot hold them.
     """
     left: dict[Rid, int] = {}
@@ -202,25 +229,33 @@ def replay(trace: Trace, engine: Engine) -> Trace:
             left[chunk.rid] = left.get(chunk.rid, 0) + chunk.emits
     arrivals = {request.rid: request for request in trace.requests}
     state, again = State(engine.pool), Trace(trace.requests, label=trace.label)
-    skipped, zero = 0.0, perf_counter()
-    now = 0.0
+    todo = [(step.batch, Plan(dict(zip(step.batch.rid, step.batch.length)), step.batch.preempted))
+            for step in trace.steps]  # fmt: skip
+    skipped = now = 0.0
     with engine._executor(trace.requests, None, False) as executor:
-        for step in trace.steps:
-            batch = step.batch
+        landed = zero = perf_counter()
+        for batch, plan in todo:
             for rid in batch.rid:
                 if rid in arrivals:
                     request = arrivals.pop(rid)
                     state.arrive(request, left[rid] or None)
                     if request.arrival > now:
                         now, skipped = request.arrival, skipped + request.arrival - now
-            checked = state.check_s
-            batch = state.apply(Plan(dict(zip(batch.rid, batch.length)), batch.preempted))
+            checked, arrived = state.check_s, perf_counter()
+            if decide:
+                state.ask(engine.policy, now)
+            decided = perf_counter()
+            batch = state.apply(plan)
+            applied, check = perf_counter(), state.check_s - checked
             used, handle = state.pool.n_used, executor.launch(batch, state.tables)
             start = perf_counter() - zero + skipped
-            dispatched = max(now, start - (state.check_s - checked))
+            timings = {"decide": decided - arrived, "blocks": applied - decided - check, "check": check}
+            timings["book"] = arrived - landed
             _, tokens = handle.wait()
-            end = perf_counter() - zero + skipped
-            again.record(batch, (now, dispatched, start, end), used)
+            landed = perf_counter()
+            end = landed - zero + skipped
+            both = timings | handle.timings if engine.timed else None
+            again.record(batch, (now, max(now, start - check), start, end), used, both)
             state.commit(batch)
             for rid, token in tokens.items():
                 again.outputs.setdefault(rid, []).append(token)

@@ -21,14 +21,17 @@ class Policy(Protocol):
 
 
 class Handle(Protocol):
-    """A batch under way."""
+    """A batch under way. Where the executor is `timed` it has `timings`: s of what the two did (`PARTS`)."""
 
     def wait(self) -> tuple[float, Mapping[Rid, int]]:
         """Seconds of execution, and the token of each emitting row (none where nothing is computed)."""
 
 
 class Executor(Protocol):
-    """Runs a batch or prices it. An executor with a true attribute `measured` takes the time that it says."""
+    """Runs a batch or prices it. An executor with a true attribute `measured` takes the time that it says.
+
+    Where `timed` is true too, the parts of each step are recorded.
+    """
 
     def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Handle:
         """Begin; the tables (block ids by request) are true only during this call."""
@@ -43,6 +46,7 @@ class _Flight(NamedTuple):
     dispatched: float
     ready: float  # earliest start
     blocks_used: int
+    timings: dict[str, float] | None  # s, of the loop's own parts
 
 
 def serve(
@@ -70,25 +74,32 @@ def serve(
     last = _output_lengths(trace.requests, policy, state)
     queue = deque(sorted(trace.requests, key=lambda request: request.arrival))
     measured = scheduling is None and getattr(executor, "measured", False)
+    timed = measured and getattr(executor, "timed", False)
     host = dict.fromkeys(("commit", "decide", "apply", "launch"), 0.0)
     flight: _Flight | None = None
     batch: Batch | None = None
-    now = skipped = 0.0  # s
+    now = skipped = recording = 0.0  # s
     zero = perf_counter()
 
     def land(flight: _Flight, now: float) -> float:
         """Wait for a step, record it, and say when it ended. `now`: the end of the step before."""
+        nonlocal recording
         seconds, tokens = flight.handle.wait()
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"step {len(trace.steps)}: execution took {seconds} s")
         start = max(flight.ready, now)
         end = start + seconds
+        landed = perf_counter() if measured else 0.0
         if measured:
-            clock = perf_counter() - zero + skipped
+            clock = landed - zero + skipped
             end = max(start, min(end, clock) if overlap else clock)
-        trace.record(flight.batch, (flight.scheduled, flight.dispatched, start, end), flight.blocks_used)
+        timings = flight.timings and flight.timings | flight.handle.timings  # type: ignore[attr-defined]
+        times = (flight.scheduled, flight.dispatched, start, end)
+        trace.record(flight.batch, times, flight.blocks_used, timings)
         for rid, token in tokens.items():
             trace.outputs.setdefault(rid, []).append(token)
+        if timed:
+            recording += perf_counter() - landed
         return end
 
     ended = 0.0  # end of the last step that has landed
@@ -119,6 +130,10 @@ def serve(
         used, handle = state.pool.n_used, executor.launch(batch, state.tables)
         launched = perf_counter()
         check = state.check_s - checked
+        timings = None
+        if timed:
+            timings = {"decide": decided - committed, "blocks": applied - decided - check, "check": check}
+            timings["book"], recording = committed - began + recording, 0.0
         host["commit"] += committed - began
         host["decide"] += decided - committed
         host["apply"] += applied - decided
@@ -132,7 +147,7 @@ def serve(
             if not 0 <= seconds < float("inf"):
                 raise ValueError(f"step {state.n_steps}: scheduling took {seconds} s")
             ready = dispatched = now + seconds
-        previous, flight = flight, _Flight(batch, handle, now, dispatched, ready, used)
+        previous, flight = flight, _Flight(batch, handle, now, dispatched, ready, used, timings)
         if overlap:  # the next step is scheduled while this one runs: it begins when this one starts
             if previous:
                 ended = land(previous, ended)

@@ -16,6 +16,13 @@ from chunkprefill.scheduling.core import Batch, Request, Rid, Step
 FORMAT, VERSION = "chunkprefill-trace", 1
 TIMES = ("scheduled", "dispatched", "start", "end")  # s
 CHUNK = ("request", "first", "length", "emits")
+#: How the processor's time of a step divides. decide: the policy's plan; blocks: taking memory and deriving
+#: the batch; inputs: the strip of tokens and what attention must know; launch: handing the pass over; read:
+#: sampling and reading tokens back; book: recording and committing the step before, arrivals.
+PARTS = ("decide", "blocks", "inputs", "launch", "read", "book")
+#: Timed beside them. check: the contract; wait: the loop stands still for the pass; execution: the pass
+#: itself, by the device's clock; gap: the device's idle time before it.
+BESIDE = ("check", "wait", "execution", "gap")
 
 
 class Trace:
@@ -25,7 +32,8 @@ class Trace:
     entry a chunk, "request" (index into `requests`), "first" (position), "length", "emits"; one a step,
     "scheduled", "dispatched", "start", "end" (s), "blocks_used" and "offset" (of its first chunk; one more at
     the end). `outputs`: {rid: [token, ...]}, empty where nothing was computed. `host`: seconds that the loop
-    itself took, by part ("check": the contract's); no part of a comparison.
+    itself took, by part ("check": the contract's). `timings`: s, one a step, by the names of `PARTS` and
+    `BESIDE`; empty where nothing was measured. Neither is part of a comparison.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class Trace:
         self.label = label
         self.outputs = {rid: list(tokens) for rid, tokens in (outputs or {}).items()}
         self.host: dict[str, float] = {}
+        self.timings: dict[str, array] = {}
         index = "H" if len(self.requests) < 1 << 16 else "I"  # two bytes a chunk, or four
         self.columns: dict[str, array] = {"request": array(index), "first": array("I"), "length": array("I")}
         self.columns |= {"emits": array("B"), "offset": array("Q", [0]), "blocks_used": array("Q")}
@@ -56,8 +65,14 @@ class Trace:
             times = (step.scheduled, step.dispatched, step.start, step.end)
             self.record(step.batch, times, step.blocks_used)
 
-    def record(self, batch: Batch, times: tuple[float, float, float, float], blocks_used: int) -> None:
-        """Append a step; the loop's to call."""
+    def record(
+        self,
+        batch: Batch,
+        times: tuple[float, float, float, float],
+        blocks_used: int,
+        timings: Mapping[str, float] | None = None,
+    ) -> None:
+        """Append a step; the loop's to call, with the same names of timings at every step, or none."""
         columns = self.columns
         if batch.rid != self._rids:  # mostly they are those of the step before
             rows = map(self._index.__getitem__, batch.rid)
@@ -72,6 +87,25 @@ class Trace:
             columns[name].append(time)
         columns["blocks_used"].append(blocks_used)
         columns["offset"].append(len(columns["length"]))
+        if timings:
+            if not self.timings:
+                self.timings = {name: array("d") for name in timings}
+            for name, seconds in timings.items():
+                self.timings[name].append(seconds)
+
+    @property
+    def parts(self) -> dict[str, array]:
+        """Seconds of processor time of each step, by the names of `PARTS`; {} where nothing was measured."""
+        return {name: self.timings[name] for name in PARTS if name in self.timings}
+
+    @property
+    def gaps(self) -> array:
+        """Seconds that the GPU was idle before each step, by its own clock; empty where there was none.
+
+        From the end of the step before to the beginning of this one; copies of inputs fall in it, idle
+        moments between the kernels of a step do not. The first is 0.
+        """
+        return self.timings.get("gap", array("d"))
 
     @property
     def steps(self) -> Steps:
@@ -99,6 +133,7 @@ class Trace:
             **{"requests": {"fields": fields, "rows": requests}, "outputs": list(self.outputs.items())},
             **{"host": self.host, "preempted": [[step, *rids] for step, rids in self.preempted.items()]},
             "columns": {name: column.tolist() for name, column in self.columns.items()},
+            "timings": {name: column.tolist() for name, column in self.timings.items()},
         }
         text = json.dumps(document, separators=(",", ":"), allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
@@ -131,6 +166,7 @@ class Trace:
         trace.columns = {
             name: array(empty.typecode, document["columns"][name]) for name, empty in trace.columns.items()
         }
+        trace.timings = {name: array("d", column) for name, column in document.get("timings", {}).items()}
         trace.preempted = {step: tuple(rids) for step, *rids in document["preempted"]}
         trace._check()
         return trace
@@ -155,6 +191,9 @@ class Trace:
         _require(
             all(a <= b for a, b in zip(c["end"], c["start"][1:])), "a step starts before the last one ends"
         )
+        for name, column in self.timings.items():
+            good = name in (*PARTS, *BESIDE) and len(column) == n_steps
+            _require(good and all(0 <= s < math.inf for s in column), f"timings of {name!r}")
         for step, rids in self.preempted.items():
             known = isinstance(step, int) and 0 <= step < n_steps and all(rid in self._index for rid in rids)
             _require(known, f"evictions {rids} at step {step!r}")
