@@ -1,0 +1,202 @@
+"""Parts of a step: they add up, cost next to nothing to record, survive a file, and change no decision."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+from time import perf_counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chunkprefill as cp
+from tests.scheduling.cases import cost, runs
+
+torch = pytest.importorskip("torch")
+
+BESIDE = ("check", "wait", "execution")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return cp.load_model("tiny")
+
+
+def requests(n=6):
+    return [cp.Request(i, 0.0, 20 + 7 * i, 12) for i in range(n)]
+
+
+def covered(trace):
+    """Of each step's wall time, the share that parts, check and the pass account for."""
+    t = trace.timings
+    shares = []
+    for i, step in enumerate(trace.steps):
+        seconds = sum(t[name][i] for name in (*cp.PARTS, "check", "wait"))
+        shares.append(seconds / (step.end - step.scheduled))
+    return shares
+
+
+@pytest.mark.parametrize("how", ["run", "replay"])
+def test_parts_check_and_pass_add_up_to_the_wall(tiny, how):
+    """A rule for every step, whatever is in it: nothing is counted twice, and little escapes."""
+    engine = cp.Engine(tiny, cp.ChunkedPrefill(24), cp.BlockPool(30, 4))
+    trace = engine.run(requests())
+    if how == "replay":
+        trace = cp.replay(trace, engine, decide=True)
+    assert list(trace.parts) == list(cp.PARTS)
+    assert all(len(column) == len(trace.steps) for column in trace.timings.values())
+    shares = covered(trace)
+    assert max(shares) <= 1 + 1e-9, "a part of a step lies within the step, and no two overlap"
+    assert median(shares) > 0.95
+    for i, step in enumerate(trace.steps):  # the two halves of a step, each by its own marks
+        scheduling = sum(trace.parts[name][i] for name in cp.PARTS if name != "read")
+        assert scheduling <= step.dispatched - step.scheduled + 1e-9
+        assert trace.timings["wait"][i] + trace.parts["read"][i] <= step.end - step.start + 1e-9
+
+
+class Slow:
+    """A policy, a pass, or both, that take their time."""
+
+    def __init__(self, seconds):
+        self.inner, self.seconds = cp.ChunkedPrefill(24), seconds
+
+    def schedule(self, state):
+        until = perf_counter() + self.seconds
+        while perf_counter() < until:
+            pass
+        return self.inner.schedule(state)
+
+
+def test_what_takes_long_is_the_part_that_grows(tiny, monkeypatch):
+    """Slow one thing down: its part grows by as much, and the others stay small."""
+    from chunkprefill.scheduling.state import State
+    from chunkprefill.serving import Executor
+
+    extra = 0.004
+
+    def slower(cls, name):
+        inner = getattr(cls, name)
+
+        def slow(self, *args, **kwargs):
+            until = perf_counter() + extra
+            while perf_counter() < until:
+                pass
+            return inner(self, *args, **kwargs)
+
+        return slow
+
+    def parts(policy):
+        trace = cp.Engine(tiny, policy).run(requests())
+        return {name: median(column) for name, column in trace.timings.items()}
+
+    plain = parts(cp.ChunkedPrefill(24))
+    assert all(plain[name] < extra for name in cp.PARTS)
+    slowed = {"decide": parts(Slow(extra))}
+    for part, cls, name in (("blocks", State, "apply"), ("book", State, "commit")):
+        with monkeypatch.context() as patch:
+            patch.setattr(cls, name, slower(cls, name))
+            slowed[part] = parts(cp.ChunkedPrefill(24))
+    with monkeypatch.context() as patch:
+        patch.setattr(cp.PagedKVCache, "window", slower(cp.PagedKVCache, "window"))
+        slowed["inputs"] = parts(cp.ChunkedPrefill(24))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "argmax", slower(torch.Tensor, "argmax"))
+        slowed["read"] = parts(cp.ChunkedPrefill(24))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny), "forward", slower(type(tiny), "forward"))
+        slowed["execution"] = slowed["wait"] = parts(cp.ChunkedPrefill(24))
+    for part, found in slowed.items():
+        assert found[part] >= extra, part
+        others = [name for name in cp.PARTS if name != part]
+        assert all(found[name] < extra for name in others), (part, found)
+    assert Executor.launch.__doc__
+
+
+def test_overlapped_the_loop_s_parts_are_there_too(tiny):
+    trace = cp.Engine(tiny, cp.ChunkedPrefill(24), overlap=True).run(requests())
+    assert list(trace.parts) == list(cp.PARTS)
+    assert all(len(column) == len(trace.steps) for column in trace.timings.values())
+    assert all(s >= 0 for column in trace.timings.values() for s in column)
+
+
+def test_waiting_for_somebody_to_come_is_nobody_s_part(tiny):
+    late = [cp.Request(0, 0.0, 20, 5), cp.Request(1, 300.0, 20, 5)]
+    for trace in (
+        first := cp.Engine(tiny, cp.ChunkedPrefill(24)).run(late),
+        cp.replay(first, cp.Engine(tiny, cp.ChunkedPrefill(24))),
+    ):
+        assert sum(map(sum, trace.parts.values())) < 10
+        assert max(covered(trace)) <= 1 + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(runs(most=5))
+def test_recording_changes_no_step_and_can_be_left_out(tiny, run):
+    workload, policy, pool, overlap = run
+    priced = cp.simulate(workload, policy, cost, pool, overlap=overlap)
+    assert priced.parts == {} and priced.timings == {} and len(priced.gaps) == 0
+    assert cp.Engine(tiny, policy, pool, cost=cost, overlap=overlap).run(workload).timings == {}
+    again = cp.replay(priced, cp.Engine(tiny, policy, pool, timed=False))
+    timed = cp.replay(priced, cp.Engine(tiny, policy, pool))
+    assert again.timings == {} and list(timed.parts) == list(cp.PARTS)
+    assert [s.batch for s in again.steps] == [s.batch for s in timed.steps] == [s.batch for s in priced.steps]
+    assert timed.outputs == again.outputs
+
+
+def test_asking_the_policy_in_a_replay_leaves_its_plan_aside(tiny):
+    trace = cp.simulate(requests(), cp.ChunkedPrefill(24), cost)
+    asked = cp.replay(trace, cp.Engine(tiny, Slow(0.002)), decide=True)
+    unasked = cp.replay(trace, cp.Engine(tiny, Slow(0.002)))
+    assert [s.batch for s in asked.steps] == [s.batch for s in unasked.steps] == [s.batch for s in trace.steps]
+    assert min(asked.parts["decide"]) >= 0.002 > 1e-4 > median(unasked.parts["decide"])
+
+
+# --- on disk ------------------------------------------------------------------------------------------
+
+
+def test_parts_survive_a_file_and_an_old_file_still_loads(tiny, tmp_path):
+    trace = cp.Engine(tiny, cp.ChunkedPrefill(24)).run(requests(3))
+    path = tmp_path / "t.json"
+    trace.save(path)
+    again = cp.Trace.load(path)
+    assert again == trace and again.timings == trace.timings and again.parts == trace.parts
+    document = json.loads(path.read_text())
+    del document["timings"]
+    path.write_text(json.dumps(document))
+    old = cp.Trace.load(path)
+    assert old == trace and old.parts == {}, "parts are no part of a comparison"
+
+
+BROKEN = {
+    "an unknown part": lambda t: t.update(magic=t["decide"]),
+    "a step short": lambda t: t["read"].pop(),
+    "below zero": lambda t: t["read"].__setitem__(0, -1.0),
+    "text": lambda t: t.update(read="fast"),
+    "no number": lambda t: t["read"].__setitem__(0, None),
+    "endless": lambda t: t["read"].__setitem__(0, 1e999),
+    "nested": lambda t: t.update(read=[[1.0]]),
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN.values(), ids=BROKEN)
+def test_a_file_with_broken_parts_is_refused_by_name(tiny, tmp_path, spoil):
+    trace = cp.Engine(tiny, cp.ChunkedPrefill(24)).run(requests(2))
+    path = tmp_path / "broken.json"
+    trace.save(path)
+    document = json.loads(path.read_text())
+    spoil(document["timings"])
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"broken\.json: a broken trace"):
+        cp.Trace.load(path)
+
+
+@pytest.mark.parametrize("timings", [[], 3, "x", None])
+def test_parts_that_are_no_table_are_refused(tiny, tmp_path, timings):
+    trace = cp.simulate(requests(2), cp.ChunkedPrefill(24), cost)
+    path = tmp_path / "broken.json"
+    trace.save(path)
+    document = json.loads(path.read_text()) | {"timings": timings}
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=r"broken\.json: a broken trace"):
+        cp.Trace.load(path)
