@@ -45,6 +45,12 @@ _PUBLIC = {
     "choose_budget": "choose_budget",
     "chapter5": "guess_budget guess_depth what_thumb_forgets loose_bound over_tile why_slower_days "
     "whose_price",
+    "written": "Written",
+    "count_visits": "count_visits",
+    "write_linear": "write_linear",
+    "order_overlap": "order_overlap",
+    "chapter6": "guess_visits guess_part guess_model many_small overhead_in_words what_to_fix lost_graphs "
+    "when_hidden why_smaller_dear",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
     "pairs_in_chunks what_for",
 }
