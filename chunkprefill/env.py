@@ -21,8 +21,10 @@ class Setup:
     why: str
 
 
-def setup(*, quiet: bool = False) -> Setup:
+def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
     """Choose device, dtype and attention backend, print what and why in a line or two, and never raise.
+
+    A `backend` asked for by name is taken if it runs here; else the reason is printed and the choice stands.
 
     CPU: float32. A GPU of compute capability 8.0 or newer: bfloat16. 7.x (a T4): float16, for its bfloat16 is
     emulated and falls off the fast attention kernels. Older ones: float32. A GPU that torch sees and cannot
@@ -48,7 +50,26 @@ def setup(*, quiet: bool = False) -> Setup:
         dtype, device, why = torch.float32, "cpu", f"torch sees a GPU and cannot use it ({_line(error)})"
     if device == "cpu" and colab:
         why += "; Runtime > Change runtime type gives one"
-    return _tell(Setup(device, dtype, "sdpa", colab, why), quiet)
+    chosen, reason = _backend_for(backend, device, dtype)
+    return _tell(Setup(device, dtype, chosen, colab, why + reason), quiet)
+
+
+def _backend_for(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """The attention backend, and why; nothing to say of a CPU that nobody asked about."""
+    import torch
+
+    from chunkprefill.model.backends import backend_for, why_not_varlen
+
+    best = backend_for(None, device, dtype)
+    try:
+        if asked is not None:
+            return backend_for(asked, device, dtype), f"; {asked} attention was asked for"
+    except ValueError as error:
+        return best, f"; {asked} attention was asked for: {_line(error)}"
+    why_not = why_not_varlen(torch.device(device), dtype)
+    if device == "cpu":
+        return best, ""
+    return best, f"; no varlen attention: {why_not}" if why_not else "; one launch takes many sequences"
 
 
 def _dtype_for(capability: tuple[int, int]) -> torch.dtype:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from chunkprefill.model.paged import PagedKVCache, PagedWindow
+from chunkprefill.model.ragged import moved
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Plan, Request, Rid
@@ -55,7 +56,7 @@ class Engine:
         cost: Cost | None = None,
         scheduling: Cost | None = None,
         overlap: bool = False,
-        backend: str = "sdpa",
+        backend: str | None = None,
         timed: bool = True,
     ) -> None:
         self.model, self.policy, self.pool = model, policy, pool
@@ -132,11 +133,12 @@ class Executor(AbstractContextManager):
                 missing.append((len(strip), rid))
                 strip.append(0)
         device = self.model.device
-        run = Pass(self, batch, torch.tensor(strip, device=device), self.cache.window(batch, tables))
+        run = Pass(self, batch, moved([strip], device)[0], self.cache.window(batch, tables))
         if missing and self.flying:
             place = {rid: i for i, rid in enumerate(self.flying.emitting)}
             rows, sources = zip(*((row, place[rid]) for row, rid in missing))
-            run.missing = self.flying, torch.tensor(rows, device=device), torch.tensor(sources, device=device)
+            there, source = moved([rows, sources], device)
+            run.missing = self.flying, there, source
         self.flying = run
         built = perf_counter()
         if self._thread:

@@ -46,7 +46,8 @@ def test_a_gpu_gets_the_dtype_that_it_computes_fast(
 ) -> None:
     machine(monkeypatch, capability)
     chosen = env.setup()
-    assert (chosen.device, chosen.dtype, chosen.backend, chosen.colab) == ("cuda", dtype, "sdpa", False)
+    backend = "varlen" if capability >= (8, 0) else "sdpa"
+    assert (chosen.device, chosen.dtype, chosen.backend, chosen.colab) == ("cuda", dtype, backend, False)
     line = capsys.readouterr().out
     assert "Pretended GPU" in line and "{}.{}".format(*capability) in line and line.count("\n") == 1
 
@@ -78,6 +79,16 @@ def test_a_cpu_gets_float32_and_a_colab_without_gpu_is_told_where_one_is(
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
     assert env.setup().colab
     assert "Change runtime type" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["sdpa", "reference", "varlen", "flash", ""])
+def test_a_backend_asked_for_is_taken_where_it_runs(monkeypatch: Any, capsys: Any, asked: str) -> None:
+    machine(monkeypatch, (7, 5))
+    chosen = env.setup(backend=asked)
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "was asked for" in line
+    assert chosen.backend == (asked if asked in ("sdpa", "reference") else "sdpa")
+    assert ("7.5" in line.split("asked for")[1]) == (asked == "varlen"), "the reason is named"
 
 
 def test_without_torch_it_says_so_and_does_not_raise() -> None:

@@ -102,7 +102,12 @@ BACKENDS: dict[str, Attention] = {"reference": reference, "sdpa": sdpa}
 
 
 def backend_named(name: str) -> Attention:
-    """The attention of this name; ValueError lists the names there are."""
+    """The attention of one sequence by this name; ValueError lists the names there are.
+
+    `varlen` packs many sequences into a launch (see `model.ragged`); one sequence it leaves to `sdpa`.
+    """
+    if name == "varlen":
+        return sdpa
     if name not in BACKENDS:
-        raise ValueError(f"no attention backend {name!r}; there are {', '.join(BACKENDS)}")
+        raise ValueError(f"no attention backend {name!r}; there are {', '.join(BACKENDS)}, varlen")
     return BACKENDS[name]

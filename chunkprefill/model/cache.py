@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from chunkprefill.model.attention import backend_named
+from chunkprefill.model.backends import backend_for
 from chunkprefill.model.config import Config
 
 
@@ -15,7 +16,8 @@ class KVCache:
     """Keys and values of up to `max_len` positions of one sequence, in every layer.
 
     `length` says how many positions are filled. Whoever runs a forward pass advances it once, afterwards:
-    all layers of one pass write to the same positions. `backend` names the attention that reads the cache.
+    all layers of one pass write to the same positions. `backend` names the attention that reads the cache:
+    `reference`, `sdpa` or `varlen`; None takes the fastest that runs there.
     Raises ValueError for a `max_len` below 1 or beyond the positions that the model was made for, and for a
     `dtype` that is no floating-point `torch.dtype`.
     """
@@ -27,7 +29,7 @@ class KVCache:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        backend: str = "sdpa",
+        backend: str | None = None,
     ) -> None:
         whole = hasattr(max_len, "__index__") and not isinstance(max_len, bool)
         if not whole or not 1 <= max_len <= config.max_positions:
@@ -37,7 +39,7 @@ class KVCache:
         self.config = config
         self.max_len = max_len
         self.length = 0
-        self._attention = backend_named(backend)
+        self._attention = backend_named(backend_for(backend, device, floating(dtype)))
         # A head's positions lie side by side: what attention reads is one strip of memory a head.
         shape = (config.n_layers, config.n_kv_heads, max_len, config.head_dim)
         self.keys = torch.zeros(shape, dtype=floating(dtype), device=device)  # [L, Hkv, max_len, D]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from chunkprefill.model.attention import backend_named
+from chunkprefill.model.backends import backend_for
 from chunkprefill.model.config import Config
+from chunkprefill.model.ragged import Alone, Chunk, Padded, Varlen, moved, read
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
+
+Part = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class PagedKVCache:
     """Keys and values in every layer, in blocks that any sequence may hold; tables tell who holds which.
 
     `pool` says how large a block is and how many there can be; memory is claimed as ids come into use.
-    `backend` names the attention that reads the cache.
+    `backend` names the attention that reads the cache, as in `KVCache`.
     """
 
     def __init__(
@@ -27,10 +31,11 @@ class PagedKVCache:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        backend: str = "sdpa",
+        backend: str | None = None,
     ) -> None:
         self.config, self.pool = config, pool or BlockPool(None)
-        self.attention = backend_named(backend)
+        self.backend = backend_for(backend, device, dtype)
+        self.attention = backend_named(self.backend)
         shape = (config.n_layers, 0, self.pool.block_size, config.n_kv_heads, config.head_dim)
         self.keys = torch.empty(shape, dtype=dtype, device=device)  # [L, blocks, block, Hkv, D]
         self.values = torch.empty_like(self.keys)
@@ -49,11 +54,8 @@ class PagedKVCache:
 
     def kv(self, layer: int, table: Sequence[int], length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first `length` positions behind a table, each `[length, Hkv, D]`."""
-        return self.gather(layer, torch.tensor(table, device=self.keys.device), length)
-
-    def gather(self, layer: int, blocks: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """As `kv`, block ids given as a tensor: whole blocks are copied side by side."""
-        k, v = (x[layer].index_select(0, blocks).flatten(0, 1)[:length] for x in (self.keys, self.values))
+        blocks = torch.tensor(table, device=self.keys.device)
+        k, v = (read(x[layer], blocks)[:length] for x in (self.keys, self.values))
         return k, v
 
     def window(self, batch: Batch, tables: Mapping[Rid, Sequence[int]]) -> PagedWindow:
@@ -65,17 +67,30 @@ class PagedWindow:
     """One strip of tokens of many sequences: the chunks of a batch, side by side."""
 
     def __init__(self, cache: PagedKVCache, batch: Batch, tables: Sequence[Sequence[int]]) -> None:
-        device, size = cache.keys.device, cache.pool.block_size
         self.cache = cache
-        self.n_blocks = 1 + max(max(table) for table in tables)
-        self.lengths, self.ends = batch.length, [s + n for s, n in zip(batch.start, batch.length)]
-        self.tables = [torch.tensor(table, device=device) for table in tables]
-        steps = [torch.arange(s, end, device=device) for s, end in zip(batch.start, self.ends)]
-        self._positions = torch.cat(steps)  # [T]
-        slots = [table[at // size] * size + at % size for table, at in zip(self.tables, steps)]
-        self._slots = torch.cat(slots)  # [T], where in all blocks laid end to end
-        last = torch.tensor(batch.length, device=device).cumsum(0) - 1
-        self._rows = last[torch.tensor(batch.emits, device=device)]
+        size, row = cache.pool.block_size, 0
+        positions: list[int] = []
+        slots: list[int] = []  # where each token goes in all blocks laid end to end
+        last: list[int] = []
+        chunks = []
+        for start, length, emits, table in zip(batch.start, batch.length, batch.emits, tables):
+            end = start + length
+            table = table[: -(-end // size)]
+            positions += range(start, end)
+            if length == 1:
+                slots.append(table[-1] * size + start % size)
+            else:
+                first = start // size
+                there = [block * size + at for block in table[first:] for at in range(size)]
+                slots += there[start - first * size : end - first * size]
+            chunks.append(Chunk(row, start, end, table))
+            row += length
+            if emits:
+                last.append(row - 1)
+        self.n_blocks = 1 + max(max(chunk.table) for chunk in chunks)
+        self.n_rows = row
+        self._positions, self._slots, self._rows = moved((positions, slots, last), cache.keys.device)
+        self.parts = list(_parts(cache, chunks))
 
     def positions(self) -> Tensor:
         """Where each token of the strip stands in its own sequence, `[T]`."""
@@ -87,13 +102,47 @@ class PagedWindow:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store k, v, `[T, Hkv, D]`; each chunk of q, `[T, H, D]`, looks back on its own sequence."""
-        self.cache.reserve(
-            self.n_blocks
-        )  # here, in the order of execution, and not when the batch was planned
-        for store, new in ((self.cache.keys, k), (self.cache.values, v)):
-            store[layer].flatten(0, 1)[self._slots] = new
+        # Room is made here, in the order of execution, and not when the batch was planned.
+        self.cache.reserve(self.n_blocks)
+        keys, values = self.cache.keys[layer], self.cache.values[layer]  # [blocks, block, Hkv, D]
+        for store, new in ((keys, k), (values, v)):
+            store.flatten(0, 1)[self._slots] = new
+        if len(self.parts) == 1:
+            return self.parts[0][1](q, keys, values)
         out = torch.empty_like(q)
-        rows = zip(self.tables, self.ends, q.split(self.lengths), out.split(self.lengths))
-        for blocks, end, chunk, there in rows:
-            there.copy_(self.cache.attention(chunk, *self.cache.gather(layer, blocks, end)))
+        for rows, part in self.parts:
+            out[rows] = part(q[rows], keys, values)
         return out
+
+
+def _parts(cache: PagedKVCache, chunks: Sequence[Chunk]) -> list[tuple[slice | Tensor, Part]]:
+    """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
+
+    `varlen`: decoding steps apart from chunks, for a launch made for both gives each lone query a whole tile;
+    what must be copied apart from what is read in place. Others: chunk by chunk, and on a GPU all decoding
+    steps at once.
+    """
+    device, size = cache.keys.device, cache.pool.block_size
+    groups: dict[tuple[bool, ...], list[Chunk]] = {}
+    if cache.backend == "varlen":
+        for chunk in chunks:
+            groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
+        return [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
+    together = [c for c in chunks if c.length == 1] if device.type == "cuda" else []
+    if len(together) < 2 or cache.backend == "reference":
+        together = []
+    alone = [chunk for chunk in chunks if chunk.length > 1 or not together]
+    parts: list[tuple[slice | Tensor, Part]] = [
+        (_rows([chunk], device), Alone.of(chunk, cache.attention, device)) for chunk in alone
+    ]
+    if together:
+        parts.append((_rows(together, device), Padded.of(together, size, device)))
+    return parts
+
+
+def _rows(chunks: Sequence[Chunk], device: torch.device) -> slice | Tensor:
+    """The rows of the strip that belong to these chunks, in order: a slice where they are side by side."""
+    rows = [row for chunk in chunks for row in range(chunk.row, chunk.row + chunk.length)]
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(rows[0], rows[-1] + 1)
+    return moved([rows], device)[0]

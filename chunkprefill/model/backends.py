@@ -1,0 +1,46 @@
+"""Which attention runs where: the choice, and the reason where there is none."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+
+import torch
+
+from chunkprefill.model.attention import backend_named
+
+
+def backend_for(name: str | None, device: torch.device | str, dtype: torch.dtype) -> str:
+    """The name itself, or with None the fastest that runs there: `varlen` if it can, else `sdpa`.
+
+    ValueError for a name that is none, and for `varlen` where it cannot run, with the reason.
+    """
+    why = why_not_varlen(torch.device(device), dtype)
+    if name is None:
+        return "sdpa" if why else "varlen"
+    backend_named(name)
+    if name == "varlen" and why:
+        raise ValueError(f"varlen attention cannot run here: {why}")
+    return name
+
+
+@cache
+def varlen_parameters() -> frozenset[str]:
+    """The parameters of this torch's `varlen_attn`; none where it has no such function."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def why_not_varlen(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why `varlen` cannot run there, in a few words; None where it can."""
+    if device.type != "cuda":
+        return "it needs a CUDA device"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        return f"it needs compute capability 8.0, this device has {capability[0]}.{capability[1]}"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"it takes float16 and bfloat16, not {str(dtype).removeprefix('torch.')}"
+    return None if varlen_parameters() else f"torch {torch.__version__} has no varlen_attn"

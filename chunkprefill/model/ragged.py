@@ -1,0 +1,187 @@
+"""How the chunks of one batch read a cache in blocks: one by one, padded, or many in one launch.
+
+A part takes the rows of q that are its own, `[rows, H, D]`, and the blocks of one layer's keys and values,
+`[blocks, block, Hkv, D]`, and returns what those rows gather, `[rows, H, D]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chunkprefill.model.attention import Attention
+from chunkprefill.model.backends import varlen_parameters
+
+Blocks = slice | Tensor  # a run of ids, or any ids
+
+
+class Chunk(NamedTuple):
+    """Tokens of one sequence in the strip: rows row to row + end − start, positions start to end."""
+
+    row: int
+    start: int
+    end: int
+    table: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    @property
+    def run(self) -> bool:
+        """Whether its blocks lie side by side, so that they can be read where they are."""
+        first = self.table[0]
+        return list(self.table) == list(range(first, first + len(self.table)))
+
+
+def moved(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
+    """Each list of whole numbers as a tensor on the device: one copy for all, and nobody waits for it."""
+    flat = torch.tensor([number for numbers in lists for number in numbers], dtype=torch.long)
+    if device.type == "cuda":
+        flat = flat.pin_memory().to(device, non_blocking=True)
+    return list(flat.split([len(numbers) for numbers in lists]))
+
+
+def read(x: Tensor, blocks: Blocks) -> Tensor:
+    """The blocks of x side by side, `[positions, Hkv, D]`: a view of a run, a copy of any others."""
+    return (x[blocks] if isinstance(blocks, slice) else x.index_select(0, blocks)).flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """One chunk, by the attention of one sequence."""
+
+    attention: Attention
+    blocks: Blocks
+    end: int
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        k, v = (read(x, self.blocks)[: self.end] for x in (keys, values))
+        return self.attention(q, k, v)
+
+    @classmethod
+    def of(cls, chunk: Chunk, attention: Attention, device: torch.device) -> Alone:
+        first, n = chunk.table[0], len(chunk.table)
+        blocks = slice(first, first + n) if chunk.run else moved([chunk.table], device)[0]
+        return cls(attention, blocks, chunk.end)
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """Decoding steps in one call: tables filled up to the longest, what is filled up masked out."""
+
+    tables: Tensor  # [B, blocks]
+    seen: Tensor  # [B, 1, 1, S]
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        k, v = (x[self.tables].flatten(1, 2).transpose(1, 2) for x in (keys, values))  # [B, Hkv, S, D]
+        # One query a sequence: the heads that share keys stand in for the length, and no key is copied.
+        folded = q.view(len(q), k.shape[1], -1, q.shape[-1])  # [B, Hkv, G, D]
+        return F.scaled_dot_product_attention(folded, k, v, attn_mask=self.seen).reshape(q.shape)
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device) -> Padded:
+        width = max(len(chunk.table) for chunk in chunks)
+        filled = [n for c in chunks for n in (*c.table, *[c.table[0]] * (width - len(c.table)))]
+        tables, ends = moved([filled, [chunk.end for chunk in chunks]], device)
+        seen = torch.arange(width * block_size, device=device) < ends[:, None]  # [B, S]
+        return cls(tables.view(len(chunks), width), seen[:, None, None])
+
+
+@dataclass(frozen=True, eq=False)
+class Varlen:
+    """Many chunks in one launch of flash attention, each with its own keys: float16, bfloat16; CUDA 8.0 on.
+
+    The keys of sequence i are `used[i]` rows from `first[i]` on: in the pool itself where every table is a
+    run, else in a copy of the blocks side by side. With `pages` the kernel walks the tables itself.
+    """
+
+    cu_q: Tensor  # [N + 1] int32, where each chunk begins among the rows
+    first: Tensor  # [N + 1] int32
+    used: Tensor  # [N] int32
+    max_q: int
+    max_k: int
+    blocks: Tensor | None = None  # to be copied side by side
+    pages: Tensor | None = None  # [N, blocks] int32
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        if self.blocks is not None:
+            keys, values = read(keys, self.blocks), read(values, self.blocks)
+        elif self.pages is None:
+            keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+        # A lone query sees all its keys. Without a mask the kernel folds grouped heads and splits long keys.
+        window = (-1, -1) if self.max_q == 1 else (-1, 0)
+        bounds = (self.cu_q, self.first, self.max_q, self.max_k)
+        if "seqused_k" in varlen_parameters():
+            return _public(q, keys, values, bounds, window, self.used, self.pages)
+        return _older(q, keys, values, bounds, window, self.used)
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device) -> Varlen:
+        lengths, ends = [c.length for c in chunks], [c.end for c in chunks]
+        paged = "block_table" in varlen_parameters() and block_size % PAGE == 0
+        in_place = all(chunk.run for chunk in chunks)
+        width = max(len(chunk.table) for chunk in chunks)
+        if in_place:
+            first, blocks = [chunk.table[0] * block_size for chunk in chunks], []
+        elif paged:
+            first = [0] * len(chunks)
+            blocks = [n for c in chunks for n in (*c.table, *[0] * (width - len(c.table)))]
+        else:
+            first = [at * block_size for at in _before(len(chunk.table) for chunk in chunks)][:-1]
+            blocks = [block for chunk in chunks for block in chunk.table]
+        lists = [_before(lengths), [*first, 0], ends, blocks]
+        cu_q, begin, used, ids = moved(lists, device)
+        return cls(
+            cu_q.int(),
+            begin.int(),
+            used.int(),
+            max(lengths),
+            max(ends),
+            None if in_place or paged else ids,
+            ids.int().view(len(chunks), width) if paged and not in_place else None,
+        )
+
+
+PAGE = 256  # tokens: the pages that flash attention walks by itself are multiples of this
+
+
+def _before(lengths: Iterable[int]) -> list[int]:
+    """How many came before each, and in all: 3, 1, 2 -> 0, 3, 4, 6."""
+    sums = [0]
+    for n in lengths:
+        sums.append(sums[-1] + n)
+    return sums
+
+
+def _public(q: Tensor, k: Tensor, v: Tensor, bounds: Any, window: Any, used: Tensor, pages: Any) -> Tensor:
+    """torch's own `varlen_attn`, 2.12 and newer."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    cu_q, first, max_q, max_k = bounds
+    return varlen_attn(  # type: ignore[return-value]
+        q,
+        k,
+        v,
+        cu_q,
+        first if pages is None else None,
+        max_q,
+        max_k,
+        window_size=window,
+        enable_gqa=q.shape[1] != k.shape[-2],
+        seqused_k=used,
+        block_table=pages,
+    )
+
+
+def _older(q: Tensor, k: Tensor, v: Tensor, bounds: Any, window: Any, used: Tensor) -> Tensor:
+    """The operation under an older `varlen_attn`: keys are read in place here too."""
+    causal, (left, right) = window[1] == 0, window
+    return torch.ops.aten._flash_attention_forward(
+        q, k, v, *bounds, 0.0, causal, False, window_size_left=left, window_size_right=right, seqused_k=used
+    )[0]

@@ -1,0 +1,198 @@
+"""A mixed batch over a cache in blocks: every way of reading it gives what each sequence alone would give."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chunkprefill as cp
+from chunkprefill.model import backends, paged, ragged
+from chunkprefill.model.attention import reference
+from chunkprefill.model.backends import backend_for, why_not_varlen
+from tests.model.equality import DEVICES, TOLERANCES, difference, small_model
+from tests.needs import need
+
+CPU = torch.device("cpu")
+
+
+def flash_like(q: Any, k: Any, v: Any, bounds: Any, window: Any, used: Any, pages: Any = None) -> Any:
+    """What the kernel promises, row by row: used[i] keys from first[i] on, or those behind the pages."""
+    cu_q, first, max_q, max_k = bounds
+    assert max_q == int((cu_q[1:] - cu_q[:-1]).max()) and max_k == int(used.max())
+    assert cu_q.dtype == first.dtype == used.dtype == torch.int32 and len(first) == len(cu_q)
+    assert window == ((-1, -1) if max_q == 1 else (-1, 0)), "bottom-right causal, or no mask for lone queries"
+    out = torch.empty_like(q)
+    for i, n in enumerate(used.tolist()):
+        rows = slice(int(cu_q[i]), int(cu_q[i + 1]))
+        if pages is not None:
+            keys, values = (x[pages[i].long()].flatten(0, 1)[:n] for x in (k, v))
+        else:
+            at = int(first[i])
+            keys, values = k[at : at + n], v[at : at + n]
+        out[rows] = reference(q[rows], keys, values)
+    return out
+
+
+def mixed(rng: random.Random, n: int, size: int, *, runs: bool) -> tuple[cp.Batch, dict[int, list[int]]]:
+    """n chunks (about half of them decoding steps) of sequences whose blocks lie anywhere, or in runs."""
+    spans = []
+    for _ in range(n):
+        start = rng.randrange(0, 3 * size)
+        length = 1 if start and rng.random() < 0.5 else rng.randrange(1, 2 * size)
+        spans.append((start, length))
+    needs = [-(-(start + length) // size) for start, length in spans]
+    ids = list(range(sum(needs) + n))
+    if not runs:
+        rng.shuffle(ids)
+    tables: dict[int, list[int]] = {}
+    for rid, need_ in enumerate(needs):
+        tables[rid], ids = ids[:need_], ids[need_:]
+        rng.random() < 0.3 and ids.pop(0)
+    emits = [rng.random() < 0.7 for _ in spans]
+    columns = [list(range(n)), [s for s, _ in spans], [length for _, length in spans], emits]
+    return cp.Batch(*columns), tables
+
+
+def check(
+    batch: cp.Batch,
+    tables: dict[int, list[int]],
+    *,
+    size: int,
+    backend: str | None,
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> paged.PagedWindow:
+    """Attend through a window and, apart, sequence by sequence; both the rows and what is stored agree."""
+    config = small_model().config
+    cache = cp.PagedKVCache(
+        config, cp.BlockPool(None, size), dtype=dtype, device=device, backend=backend and "sdpa"
+    )
+    cache.backend = backend or cache.backend
+    n_blocks = 1 + max(max(table) for table in tables.values())
+    cache.reserve(n_blocks)
+    g = torch.Generator(device=device).manual_seed(3)
+    cache.keys.normal_(generator=g)
+    cache.values.normal_(generator=g)
+    before = [(cache.kv(1, tables[rid], start)) for rid, start in zip(batch.rid, batch.start)]
+    rows = sum(batch.length)
+    heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
+    strip = torch.randn(rows, sum(heads), config.head_dim, generator=g, dtype=dtype, device=device)
+    q, k, v = strip.split(heads, dim=1)
+    window = cache.window(batch, tables)
+    out = window.attend(1, q, k, v)
+    row = 0
+    for (rid, length), (old_k, old_v) in zip(zip(batch.rid, batch.length), before):
+        here = slice(row, row + length)
+        keys, values = torch.cat([old_k, k[here]]), torch.cat([old_v, v[here]])
+        expected = reference(q[here].double(), keys.double(), values.double())
+        assert difference([out[here]], [expected]) <= TOLERANCES[dtype]
+        now = cache.kv(1, tables[rid], len(keys))
+        assert torch.equal(now[0], keys) and torch.equal(now[1], values)
+        row += length
+    ends = torch.tensor(batch.length).cumsum(0) - 1
+    assert window.emit_rows().tolist() == [int(e) for e, emits in zip(ends, batch.emits) if emits]
+    return window
+
+
+cases = st.tuples(st.integers(0, 2**31), st.integers(1, 9), st.sampled_from([1, 4, 16]), st.booleans())
+
+
+@given(cases)
+@settings(max_examples=60, deadline=None)
+def test_one_by_one(case: tuple[int, int, int, bool]) -> None:
+    seed, n, size, runs = case
+    batch, tables = mixed(random.Random(seed), n, size, runs=runs)
+    for backend in ("sdpa", "reference"):
+        check(batch, tables, size=size, backend=backend)
+
+
+@pytest.mark.parametrize("names", [{"seqused_k", "block_table"}, {"seqused_k"}, {"window_size"}])
+@given(cases)
+@settings(max_examples=60, deadline=None)
+def test_varlen_bounds(names: set[str], case: tuple[int, int, int, bool]) -> None:
+    """What is told to the kernel is right for each signature that torch has had, pages included."""
+    seed, n, size, runs = case
+    batch, tables = mixed(random.Random(seed), n, size, runs=runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "varlen_parameters", lambda: frozenset(names))
+        patch.setattr(ragged, "PAGE", 16)
+        patch.setattr(ragged, "_public", flash_like if "seqused_k" in names else None)
+        patch.setattr(ragged, "_older", None if "seqused_k" in names else flash_like)
+        window = check(batch, tables, size=size, backend="varlen")
+    lone = {length == 1 for length in batch.length}
+    assert len(window.parts) <= 2 * len(lone), "launches grow with kinds of chunks, not with sequences"
+    for _, part in window.parts:
+        assert isinstance(part, ragged.Varlen)
+        copied = part.blocks is not None
+        assert not (copied and runs), "a run is read where it is"
+        assert not (copied and "block_table" in names and size == 16), "pages need no copy"
+
+
+@given(cases)
+@settings(max_examples=60, deadline=None)
+def test_padded_decodes(case: tuple[int, int, int, bool]) -> None:
+    """One call for all decoding steps of a batch gives what each alone gives, whatever their lengths."""
+    seed, n, size, _ = case
+    rng = random.Random(seed)
+    lengths = [rng.randrange(1, 5 * size) for _ in range(n)]
+    ids = list(range(sum(-(-m // size) for m in lengths)))
+    rng.shuffle(ids)
+    chunks, keys = [], torch.randn(len(ids), size, 2, 8, dtype=torch.float64)
+    values = torch.randn_like(keys)
+    for row, m in enumerate(lengths):
+        table, ids = ids[: -(-m // size)], ids[-(-m // size) :]
+        chunks.append(ragged.Chunk(row, m - 1, m, table))
+    q = torch.randn(n, 4, 8, dtype=torch.float64)
+    out = ragged.Padded.of(chunks, size, CPU)(q, keys, values)
+    for chunk in chunks:
+        blocks = torch.tensor(chunk.table)
+        k, v = (ragged.read(x, blocks)[: chunk.end] for x in (keys, values))
+        expected = reference(q[chunk.row : chunk.row + 1], k, v)
+        assert difference([out[chunk.row : chunk.row + 1]], [expected]) <= 1e-12
+
+
+def test_the_backend_is_chosen_and_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert backend_for(None, "cpu", torch.float32) == "sdpa"
+    with pytest.raises(ValueError, match="varlen attention cannot run here: it needs a CUDA device"):
+        backend_for("varlen", "cpu", torch.float32)
+    with pytest.raises(ValueError, match="no attention backend 'flash'"):
+        backend_for("flash", "cpu", torch.float32)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    assert "7.5" in str(why_not_varlen(cuda, torch.float16))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    assert "float32" in str(why_not_varlen(cuda, torch.float32))
+    monkeypatch.setattr(backends, "varlen_parameters", frozenset)
+    assert "no varlen_attn" in str(why_not_varlen(cuda, torch.bfloat16))
+    monkeypatch.setattr(backends, "varlen_parameters", lambda: frozenset({"seqused_k"}))
+    assert backend_for(None, cuda, torch.bfloat16) == "varlen"
+    assert backend_for("sdpa", cuda, torch.bfloat16) == "sdpa"
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("backend", [None, "sdpa"])
+def test_mixed_batches_on_a_gpu(dtype: torch.dtype, backend: str | None) -> None:
+    need("cuda", "cuda" in DEVICES, "no CUDA device")
+    for seed in range(20):
+        batch, tables = mixed(random.Random(seed), 9, 16, runs=seed % 2 == 0)
+        check(batch, tables, size=16, backend=backend, dtype=dtype, device="cuda")
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("policy", [cp.ChunkedPrefill(24), cp.PrefillFirst(64)], ids=str)
+def test_engine_on_a_gpu_says_what_each_request_alone_says(policy: Any, overlap: bool) -> None:
+    """float32, for greedy tokens of two roundings may differ; small pool, so that some are evicted."""
+    need("cuda", "cuda" in DEVICES, "no CUDA device")
+    model = small_model(dtype=torch.float32, device="cuda")
+    requests = [cp.Request(i, 0.0, 5 + 9 * i, 12) for i in range(6)]
+    engine = cp.Engine(model, policy, cp.BlockPool(14, 8), overlap=overlap)
+    outputs = engine.run(requests).outputs
+    from chunkprefill.serving import prompt_of
+
+    for r in requests:
+        assert outputs[r.rid] == cp.generate(model, prompt_of(r, model.config.vocab_size), r.n_output)
