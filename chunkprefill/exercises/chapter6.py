@@ -127,8 +127,10 @@ overhead_in_words = Written(
     f"longer, {(STEPS[1] - STEPS[0]) * VISITS_MS:.0f} ms are scheduling, and the others are weights and "
     "cached keys and values that are read again, and decodes that ride along in more steps.\n\n"
     "It would not matter if the steps were long, as on a model of 70 billion parameters, if few requests "
-    "ran, or if the next step were scheduled while this one runs: the cost is far below the step, so it would "
-    "be hidden. The team can switch that on; and it can make a visit cheaper, above all the building of inputs.",
+    "ran, or if the next step were scheduled while this one runs: the cost is far below the step, so it "
+    "would "
+    "be hidden. The team can switch that on; and it can make a visit cheaper, above all the building of "
+    "inputs.",
     minutes=12,
     level="evaluate",
 )  # fmt: skip
@@ -190,7 +192,8 @@ why_smaller_dear = Choice(
     "whole prompt. What is read again and again?",
     options=(
         Option("a", "The weights: every pass reads all of them, however few its tokens.", "That is "
-               "the larger part of what small chunks cost, and the device pays it. Scheduling comes on top.", True),
+               "the larger part of what small chunks cost, and the device pays it. Scheduling comes on "
+               "top.", True),
         Option("b", "The prompt: each chunk embeds the tokens before it once more.", "Their keys and values "
                "are in the cache. Nobody embeds a token twice."),
         Option("c", "The plan: the scheduler decides anew for every chunk.", "It does, and a decision takes "

@@ -148,7 +148,8 @@ order_overlap = Order(
     title="Keep the device busy",
     prompt="A prompt of two chunks, so two steps. Planning a step takes the processor 3 ms, launching it 1 "
     "ms, reading its result 1 ms. The device runs a step in 6 ms, one after the other, while the processor "
-    "does something else. Reading waits until the step has run. Put the six tasks of the processor in the order "
+    "does something else. Reading waits until the step has run. Put the six tasks of the processor in the "
+    "order "
     "in which all is done **soonest**.",
     start=Bench,
     steps=(
