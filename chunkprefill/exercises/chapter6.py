@@ -128,9 +128,8 @@ overhead_in_words = Written(
     "cached keys and values that are read again, and decodes that ride along in more steps.\n\n"
     "It would not matter if the steps were long, as on a model of 70 billion parameters, if few requests "
     "ran, or if the next step were scheduled while this one runs: the cost is far below the step, so it "
-    "would "
-    "be hidden. The team can switch that on; and it can make a visit cheaper, above all the building of "
-    "inputs.",
+    "would be hidden. The team can switch that on; and it can make a visit cheaper, above all the building "
+    "of inputs.",
     minutes=12,
     level="evaluate",
 )  # fmt: skip
