@@ -1,0 +1,67 @@
+"""Points for answers: every question asked, every comparison made out here, against what the secret draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chunkprefill.grading.problems.key import Key, checked, sheet_of
+from chunkprefill.grading.problems.sheet import Question
+from chunkprefill.grading.session import Refused, Session, SessionEnded
+
+MOST_COMMENT = 1200  # characters
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What one question earned.
+
+    status: "ok" (judged, right or wrong), "no answer", "bad answer" (of a kind that none can be), "raised"
+    (the student's code did), "needs manual" (a person marks it: the points are none yet)
+    reason: why the status is not "ok"; comment: what was wrong, for the student
+    """
+
+    question: str
+    points: float
+    max_points: float
+    status: str = "ok"
+    reason: str = ""
+    comment: str = ""
+
+
+def mark(key: Key, answers: Session, written: Mapping[str, str]) -> list[Mark]:
+    """A mark for each question of the key's problem set, in its order.
+
+    answers: the submission's notebook, after it ran. written: its written answers by marker, as text.
+    What ends the session (time, memory, a crash) goes through, with the marks so far as `error.marks`.
+    Raises ValueError for a key that its own secret does not draw.
+    """
+    key = checked(key)
+    marks: list[Mark] = []
+    for question in sheet_of(key["problem_set"], key["secret"]).questions:
+        try:
+            marks.append(_marked(question, answers, written))
+        except SessionEnded as error:
+            error.marks = marks  # type: ignore[attr-defined]
+            raise
+    return marks
+
+
+def _marked(question: Question, answers: Session, written: Mapping[str, str]) -> Mark:
+    name, most = question.name, question.points
+    if question.judge is None:
+        if written.get(name, "").strip():
+            return Mark(name, 0.0, most, "needs manual", "a written answer: a person marks it")
+        return Mark(name, 0.0, most, "no answer", "nothing stands below the marker")
+    try:
+        verdict = question.judge(answers)
+    except SessionEnded:
+        raise
+    except Refused as refused:
+        return Mark(name, 0.0, most, refused.status, _short(refused.why or "not answered"))
+    return Mark(name, min(most, max(0.0, float(verdict.points))), most, comment=_short(verdict.comment))
+
+
+def _short(text: Any) -> str:
+    return str(text)[:MOST_COMMENT]
