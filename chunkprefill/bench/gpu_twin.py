@@ -1,0 +1,182 @@
+"""Sections beside `transformers`, on the very same weights: its caches in chunks, and its batching."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+
+from chunkprefill.bench.gpu_lab import MODELS, JsonRow, Lab, median, say
+from chunkprefill.bench.gpu_passes import CHUNKS, one_prefill, some_tokens
+from chunkprefill.bench.gpu_serving import serve_all
+from chunkprefill.model.transformer import Transformer
+from chunkprefill.model.weights import layout
+from chunkprefill.scheduling.core import Request
+from chunkprefill.scheduling.policies import ChunkedPrefill
+from chunkprefill.serving import prompt_of
+from chunkprefill.simulation.workloads import poisson
+
+EQUAL = {"float64": 1e-3, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}  # of the largest logit
+
+
+def shared_twin(model: Transformer) -> Any:
+    """A model of `transformers` whose parameters are views of `model`'s: no second copy of the weights.
+
+    Llama's class, or Qwen3's where heads are normed; attention by sdpa. ImportError where it is missing.
+    """
+    import transformers
+
+    c = model.config
+    kind = "Qwen3" if c.qk_norm else "Llama"
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_ff,
+        num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads, num_key_value_heads=c.n_kv_heads,
+        head_dim=c.head_dim, max_position_embeddings=c.max_positions, rms_norm_eps=c.norm_eps,
+        tie_word_embeddings=c.tied, rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+        bos_token_id=None, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        twin: Any = getattr(transformers, f"{kind}ForCausalLM")(config)
+    parameters, published = dict(model.named_parameters()), dict[str, torch.Tensor]()
+    for name, parts in layout(c):
+        pieces = parameters[name].split([shape[0] for _, shape in parts])
+        published |= {theirs: piece for (theirs, _), piece in zip(parts, pieces)}
+    if c.tied:
+        published["lm_head.weight"] = published["model.embed_tokens.weight"]
+    twin.load_state_dict(published, assign=True, strict=True)
+    # Buffers of RoPE are no part of a state: made anew, for those of the empty model hold nothing.
+    with torch.device(model.device):
+        twin.model.rotary_emb = type(twin.model.rotary_emb)(config)
+    return twin.eval().requires_grad_(False)
+
+
+def quiet() -> None:
+    """Their warnings would drown ours."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="transformers")
+
+
+def twin_prefill(lab: Lab) -> Iterator[JsonRow]:
+    """One prompt in chunks of each size by both, interleaved; theirs with the faster of its two caches."""
+    import transformers
+
+    quiet()
+    prompts = lab.pick(tiny=(96,), smoke=(8192,), full=(8192, 2048))
+    sizes = lab.pick(tiny=(16, 96), smoke=(2048,), full=CHUNKS[::-1])
+    for name in lab.pick(tiny=lab.names(), smoke=[lab.main], full=[lab.main, "Qwen3-0.6B"]):
+        twin = shared_twin(lab.model(name))
+        for n in prompts:
+            for size in [size for size in sizes if size <= n]:
+                if lab.late(f"{name}, {n} tokens, chunks of {size}"):
+                    return
+                row = twin_row(lab, name, twin, n, size)
+                yield row | {"transformers": transformers.__version__}
+
+
+def twin_row(lab: Lab, name: str, twin: Any, n: int, size: int) -> JsonRow:
+    tokens, cache = some_tokens(lab, name, n), lab.cache(name, n)
+    ours = partial(one_prefill, lab, name, cache, tokens, size)
+    theirs = their_prefills(lab, twin, tokens, size)
+    expected = ours().float()
+    warm, refused, gap = {}, {}, 0.0
+    for kind, run in theirs.items():
+        try:
+            gap = max(gap, float((run().float() - expected).abs().max() / expected.abs().max()))
+            warm[kind] = lab.timed(run)()
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            refused[kind] = f"{type(error).__name__}: {error}"[:300]
+            say(f"transformers with {kind}: {refused[kind]}")
+    row: JsonRow = {"model": name, "prompt": n, "chunk": size, "logits_differ": gap, "refused": refused}
+    dtype = str(lab.dtype).removeprefix("torch.")
+    if not warm:
+        return row | {"ratio": None}
+    if not gap < EQUAL[dtype]:
+        raise RuntimeError(f"logits differ by {gap:.2g} of the largest: these are not the same weights")
+    best = min(warm, key=warm.__getitem__)
+    work = {"ours": lab.timed(ours), "theirs": lab.timed(theirs[best])}
+    samples = lab.rounds(work, lab.pick(tiny=2, smoke=2, full=3), warm=0)
+    mine, other = median(samples["ours"]), median(samples["theirs"])
+    row |= {"s": mine, "theirs_s": other, "cache": best, "ratio": other / mine, "warm_s": warm}
+    return row | {"samples_s": samples["ours"], "their_samples_s": samples["theirs"]}
+
+
+def their_prefills(
+    lab: Lab, twin: Any, tokens: torch.Tensor, size: int
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """The last token's logits by each of their caches."""
+    from transformers import DynamicCache, StaticCache
+
+    caches: dict[str, Callable[[], Any]] = {
+        "DynamicCache": lambda: DynamicCache(config=twin.config),
+        "StaticCache": lambda: StaticCache(config=twin.config, max_cache_len=len(tokens)),
+    }
+
+    def run(make: Callable[[], Any]) -> torch.Tensor:
+        with torch.inference_mode():
+            cache, logits = make(), None
+            for strip in tokens.split(size):
+                logits = twin(strip[None], past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            assert logits is not None
+            return logits[0, -1]
+
+    return {name: partial(run, make) for name, make in caches.items()}
+
+
+def twin_batching(lab: Lab) -> Iterator[JsonRow]:
+    """The same requests, all there at the start: our engine in a token budget, their continuous batching."""
+    import transformers
+
+    quiet()
+    n, output, budget = lab.pick(tiny=(3, 4, 32), smoke=(16, 16, 512), full=(48, 64, 512))
+    prompt = lab.pick(tiny=(5, 30), smoke=(64, 512), full=(128, 1024))
+    drawn = poisson(n, 1.0, prompt=prompt, output=output, seed=lab.seed)
+    requests = [Request(r.rid, 0.0, r.n_prompt, r.n_output) for r in drawn]
+    for name in lab.pick(tiny=lab.names(), smoke=[lab.main], full=[lab.main, "Qwen3-0.6B"]):
+        if lab.late(name):
+            return
+        prompts = [list(prompt_of(request, MODELS[name].vocab_size)) for request in requests]
+        twin = shared_twin(lab.model(name))
+        overlap = lab.cuda  # on a CPU it would only fight for the same cores
+
+        def ours(name: str = name, overlap: bool = overlap) -> list[list[int]]:
+            made = serve_all(lab, name, ChunkedPrefill(budget), requests, overlap).outputs
+            return [made[request.rid] for request in requests]
+
+        def theirs(twin: Any = twin, prompts: Sequence[list[int]] = prompts) -> list[list[int]]:
+            return their_batching(twin, prompts, output, budget)
+
+        expected, found = ours(), theirs()
+        equal = sum(a == b for a, b in zip(expected, found))
+        n_tokens = sum(request.n_prompt + request.n_output for request in requests)
+        row: JsonRow = {"model": name, "requests": n, "tokens": n_tokens, "output": output, "budget": budget,
+                        "equal_outputs": equal, "complete": [len(one) for one in found] == [output] * n,
+                        "transformers": transformers.__version__}  # fmt: skip
+        work = {"ours": lab.timed(ours), "theirs": lab.timed(theirs)}
+        samples = lab.rounds(work, lab.pick(tiny=1, smoke=1, full=3), warm=0)
+        mine, other = median(samples["ours"]), median(samples["theirs"])
+        row |= {"s": mine, "theirs_s": other, "ratio": other / mine if row["complete"] else None}
+        row |= {"tokens_a_second": n_tokens / mine, "overlap": overlap}
+        yield row | {"samples_s": samples["ours"], "their_samples_s": samples["theirs"]}
+
+
+def their_batching(twin: Any, prompts: Sequence[list[int]], output: int, budget: int) -> list[list[int]]:
+    """Outputs in the order of the prompts; blocks for all of them, the same token budget, else defaults."""
+    from transformers import GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=output, eos_token_id=None, pad_token_id=0)
+    known = {field.name for field in fields(ContinuousBatchingConfig)}
+    block = 16 if not torch.cuda.is_available() else 256
+    blocks = sum(-(-(len(prompt) + output) // block) for prompt in prompts) + 8
+    size = "page_size" if "page_size" in known else "block_size"  # 5.17 and newer ones name it differently
+    chosen: dict[str, Any] = {size: block, "num_blocks": blocks, "max_batch_tokens": budget}
+    settings = ContinuousBatchingConfig(**chosen)
+    made = twin.generate_batch([list(prompt) for prompt in prompts], greedy, settings)
+    by_prompt = {tuple(one.prompt_ids): list(one.generated_tokens) for one in made.values()}
+    return [by_prompt.get(tuple(prompt), []) for prompt in prompts]
