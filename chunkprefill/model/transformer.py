@@ -29,6 +29,8 @@ class KV(Protocol):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension; the squares are summed in at least float32."""
+    if x.is_cuda:  # one kernel, which sums half precision in float32
+        return F.rms_norm(x, weight.shape, weight, eps)
     wide = F.rms_norm(x.to(at_least_float32(x.dtype)), weight.shape, eps=eps)
     return wide.to(x.dtype) * weight
 
@@ -49,12 +51,9 @@ def rope_frequencies(config: Config, dtype: torch.dtype, device: torch.device) -
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in place: turn the pairs (i, i + D/2) of x, `[T, heads, D]`, by angles given as `[T, 1, D/2]`."""
-    first, second = x.chunk(2, dim=-1)
-    before = first.clone()
-    first.mul_(cos).addcmul_(second, sin, value=-1)
-    second.mul_(cos).addcmul_(before, sin)
-    return x
+    """RoPE in place: turn the pairs (i, i + D/2) of x, `[T, heads, D]`; see `Transformer._angles`."""
+    other = x.roll(x.shape[-1] // 2, -1)  # each number's partner, in its place
+    return x.mul_(cos).addcmul_(other, sin)
 
 
 class Layer(nn.Module):
@@ -127,10 +126,11 @@ class Transformer(nn.Module):
         return self._logits(rms_norm(x, self.norm, self.config.norm_eps))
 
     def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of RoPE's angles at these positions, each `[T, 1, D/2]`."""
+        """Cosine and sine of RoPE's angles at these positions, each `[T, 1, D]`; −sine for the first half."""
         wide = at_least_float32(self.dtype)
         angles = positions[:, None, None] * rope_frequencies(self.config, wide, positions.device)
-        return angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)  # [T, 1, D/2]
+        return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
     def _logits(self, x: Tensor) -> Tensor:
         wide = at_least_float32(x.dtype)
