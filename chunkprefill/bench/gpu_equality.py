@@ -11,7 +11,8 @@ from torch import Tensor
 
 from chunkprefill.bench.gpu_lab import MODELS, JsonRow, Lab, random_on
 from chunkprefill.engine import prefill
-from chunkprefill.model.attention import BACKENDS, backend_for
+from chunkprefill.model.attention import BACKENDS
+from chunkprefill.model.backends import backend_for
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
