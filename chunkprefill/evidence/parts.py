@@ -1,0 +1,210 @@
+"""Evidence from the parts of our own steps, measured: what a visit costs, and which part is the largest."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from typing import Any
+
+from chunkprefill.analysis.breakdown import CODE, WORDS, Breakdown, OverheadFit, breakdown, fit_overhead
+from chunkprefill.evidence.designs import SKIP, Design, grid, medians, timed
+from chunkprefill.evidence.evidence import Evidence, Number
+from chunkprefill.evidence.timing import one_core
+from chunkprefill.model.config import Config
+from chunkprefill.model.transformer import Transformer
+from chunkprefill.model.weights import random_model
+from chunkprefill.scheduling.core import Plan
+from chunkprefill.scheduling.policies import ChunkedPrefill, SerialChunks
+from chunkprefill.scheduling.state import State
+from chunkprefill.scheduling.trace import PARTS, Trace
+from chunkprefill.serving import Engine, replay
+
+#: A model so small that a step is over at once: the parts do not depend on it.
+SMALL = Config(1, 2, 1, 16, 256, d_ff=64, max_positions=16_384)
+#: Where an iteration of about 22 ms went, ms: WukLab, 2024, vLLM 0.5.4 on an A100.
+CITED_MS = {"deciding the batch": 1.1, "building inputs": 7.0, "detokenising": 4.7, "whole iteration": 22.0}
+
+
+def measure(
+    designs: Sequence[Design],
+    *,
+    policy: Callable[[Design], Any] = lambda design: design.policy,
+    model: Transformer | None = None,
+    rounds: int = 5,
+    n_steps: int = 4,
+    seed: int = 0,
+) -> list[Trace]:
+    """Each design replayed `rounds` times, shuffled anew each time; medians of every step.
+
+    Its policy is asked at each step and its plan left aside.
+    """
+    model = model or random_model(SMALL)
+    found: dict[Design, list[Trace]] = {design: [] for design in designs}
+    with one_core():
+        for i in range(rounds + 1):
+            for design in random.Random(f"{seed} {i}").sample(list(designs), len(designs)):
+                again = replay(design.trace(n_steps), Engine(model, policy(design)), decide=True)
+                if i:  # one round warms up
+                    found[design].append(again)
+    return [medians(traces) for traces in found.values()]
+
+
+# --- cost-per-visit -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ByToken:
+    """Serial chunks by one who looks at every token: it hashes each chunk, as a prefix cache does."""
+
+    chunk: int
+
+    def schedule(self, state: State) -> Plan:
+        plan = SerialChunks(self.chunk).schedule(state)
+        for rid, n in plan.tokens.items():
+            seen = 0
+            for token in range(n):  # a policy sees no text: the work of a chain of hashes without it
+                seen = hash((rid, seen, token))
+        return plan
+
+
+def visit_fits(policy: Callable[[Design], Any] = lambda design: design.policy) -> dict[str, OverheadFit]:
+    """Decodes, chunks and tokens varied apart: a fit for deciding, for building inputs, for all parts.
+
+    Held out: steps with twice as many decodes, chunks and tokens as any that was fitted.
+    """
+    designs = list(grid((0, 8, 32), (0, 1, 4), (16, 128)))
+    larger = [Design(64, 0, 1), Design(64, 8, 16), Design(64, 8, 128), Design(16, 8, 128), Design(0, 8, 128)]
+    traces = measure([*designs, *larger], policy=policy)
+    fitted, out = traces[: len(designs)], traces[len(designs) :]
+    parts: dict[str, tuple[str, ...]] = {"decide": ("decide",), "inputs": ("inputs",), "all": ()}
+    return {of: fit_overhead(timed(fitted, *names), timed(out, *names)) for of, names in parts.items()}
+
+
+def growth(part: str, few: Design, many: Design, **how: Any) -> float:
+    """How many times as long a part takes in `many` as in `few`."""
+    a, b = (median(trace.parts[part][SKIP:]) for trace in measure([few, many], rounds=9, **how))
+    return b / a
+
+
+def cost_per_visit(*, changed: bool = False) -> Evidence:
+    """What deciding and building inputs grow with. changed: a policy that looks at every token."""
+    how: dict[str, Any] = {"policy": lambda d: ByToken(d.length)} if changed else {}
+    base, requests, tokens = Design(8, 4, 16), Design(32, 16, 16), Design(8, 4, 256)
+    by_requests = growth("decide", base, requests, **how)
+    by_tokens = growth("decide", base, tokens, **how)
+    inputs = growth("inputs", base, tokens, **how)
+    numbers = [
+        Number("deciding, four times the requests", by_requests, "×", "measured"),
+        Number("deciding, the same requests with sixteen times the chunk", by_tokens, "×", "measured"),
+        Number("building inputs, the same requests with sixteen times the chunk", inputs, "×", "measured"),
+    ]
+    if not changed:
+        fits = visit_fits()
+        for of, words in (("decide", "deciding"), ("inputs", "building inputs"), ("all", "all parts")):
+            fit = fits[of]
+            for unit, each in (("decode", "per_decode"), ("chunk", "per_chunk"), ("token", "per_token")):
+                numbers.append(Number(f"{words}, a {unit}", getattr(fit.cost, each), "s", "measured"))
+        numbers += [
+            Number("all parts, variance explained", fits["all"].r2, "%", "measured"),
+            Number("all parts, median error of steps fitted", fits["all"].error, "%", "measured"),
+            Number("the same on twice the batch", fits["all"].held_out_error, "%", "measured"),
+            Number("vLLM 0.33's schedule and update, a request, at least", 18, "µs", "published"),
+            Number("and at most", 21, "µs", "published"),
+        ]
+    return Evidence(
+        claim="cost-per-visit",
+        holds=by_tokens <= 1.5 and by_requests >= 1.15 * by_tokens and inputs >= 1.5,
+        setting="steps made so that decodes, chunks and tokens vary apart, replayed on one core of this CPU; "
+        "the policy is asked at each step; medians of interleaved rounds."
+        + (" The policy hashes every token of a chunk, as a prefix cache does." if changed else ""),
+        numbers=tuple(numbers),
+        otherwise="let the policy look at every token: hash each chunk, as a prefix cache does.",
+    )
+
+
+# --- overhead-share: the measured part ----------------------------------------------------------------
+
+
+@cache
+def measured_shares() -> dict[str, float]:
+    """Our engine on this CPU: the share of a step, for a small model and a larger one."""
+    larger = Config(4, 9, 3, 64, 4096, d_ff=1536, max_positions=4096)
+    found = {}
+    with one_core():
+        for label, config, chunk in (
+            ("our engine here, one layer 32 wide, 16 decodes", SMALL, 0),
+            ("our engine here, four layers 576 wide, and a chunk of 256", larger, 256),
+        ):
+            design = Design(16, 1 if chunk else 0, chunk or 1)
+            (trace,) = measure([design], model=random_model(config), rounds=3, n_steps=2)
+            found[label] = breakdown(trace, skip=SKIP).share
+    return found
+
+
+# --- not-the-decision ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """A request, as a policy might write it down; compares by value, which is what a dataclass does."""
+
+    rid: Any
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Stall-free batching with a list where a dict belongs: `task in granted` walks all that were granted."""
+
+    token_budget: int
+
+    def schedule(self, state: State) -> Plan:
+        granted: list[Task] = []
+        for rid, n in ChunkedPrefill(self.token_budget).schedule(state).tokens.items():
+            task = Task(rid, n)
+            if task not in granted:
+                granted.append(task)
+        return Plan({task.rid: task.n_tokens for task in granted})
+
+
+def our_breakdown(*, listed: bool = False, n_decodes: int = 384, rounds: int = 5) -> Breakdown:
+    """Parts of our steps, `n_decodes` decodes beside a chunk of 64. listed: under a policy that searches."""
+    design, budget = Design(n_decodes, 1, 64), n_decodes + 64
+    policy = Listed(budget) if listed else ChunkedPrefill(budget)
+    (trace,) = measure([design], policy=lambda _: policy, rounds=rounds)
+    return breakdown(trace, label="with a list" if listed else "ours", skip=SKIP)
+
+
+def not_the_decision(*, changed: bool = False) -> Evidence:
+    """Which part of our steps is the largest. changed: a policy that looks its requests up in a list."""
+    found = our_breakdown(listed=changed)
+    first, second = found.largest[:2]
+    # In the order of PARTS and not by size: the small ones change places from run to run.
+    numbers = [
+        Number(f"{WORDS[name]} ({CODE[name].split(' (')[0]})", found.parts[name], "s", "measured")
+        for name in PARTS
+    ]
+    deciding = found.parts["decide"] / found.scheduling
+    numbers.append(Number("deciding, of all parts", deciding, "%", "measured"))
+    if not changed:
+        both = (found.parts[first] + found.parts[second]) / found.scheduling
+        numbers.append(Number("the two largest parts, of all parts", both, "%", "measured"))
+        numbers += [
+            Number(f"vLLM 0.5.4 on an A100, 2024: {words}", ms, "ms", "published")
+            for words, ms in CITED_MS.items()
+        ]
+        of_all = 100 * CITED_MS["deciding the batch"] / CITED_MS["whole iteration"]
+        numbers.append(Number("deciding, of that iteration", round(of_all), "%", "published"))
+    return Evidence(
+        claim="not-the-decision",
+        holds=first != "decide" and deciding < 0.25,
+        setting="our engine on one core of this CPU: 384 decodes beside a chunk of 64, decodes first; "
+        "medians of interleaved rounds."
+        + (" The policy looks every request up in a list." if changed else ""),
+        numbers=tuple(numbers),
+        otherwise="let the policy keep its requests in a list and ask `task in granted`: the same decisions, "
+        "and deciding takes the most.",
+    )
