@@ -23,6 +23,10 @@ _PUBLIC = {
     "tradeoff": "bubbles document_wait fairness mixed piggyback throughput_of throughput_when ttft_price "
     "waits_by_class",
     "chunk_size": "Load as_long_as_decoding balance carries full_step keeps_up largest_that_fits tiles",
+    "overhead": "CITED_SHARES MODELS VLLM_VISIT documents_beside_chats kept more_tasks overhead_share "
+    "overlap overlapped priced_shares step_seconds visit_cost",
+    "designs": "Design grid",
+    "parts": "CITED_MS cost_per_visit measure measured_shares not_the_decision our_breakdown visit_fits",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = [*_HOME]  # noqa: PLE0604  (every entry is a str)
