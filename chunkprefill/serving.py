@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chunkprefill.model.graphs import DecodeGraphs
 from chunkprefill.model.paged import PagedKVCache, PagedWindow
 from chunkprefill.model.ragged import moved
 from chunkprefill.model.transformer import Transformer
@@ -44,7 +45,8 @@ class Engine:
     pool: blocks of the cache (None: never runs out). scheduling: a price of scheduling in s; None: it is
     measured, or free where `cost` prices execution too; then the steps are those of `simulate` with the same
     prices, while the tokens are the model's. overlap: schedule a step while the one before it runs. backend:
-    as in `KVCache`. timed: record the parts of each measured step (`Trace.parts`).
+    as in `KVCache`. graphs: play decoding steps back from CUDA graphs; `varlen` attention only. timed: record
+    the parts of each measured step (`Trace.parts`).
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Engine:
         scheduling: Cost | None = None,
         overlap: bool = False,
         backend: str | None = None,
+        graphs: bool = False,
         timed: bool = True,
     ) -> None:
         self.model, self.policy, self.pool = model, policy, pool
         self.cost, self.overlap, self.timed = cost, overlap, timed
         self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)
         self.cache = PagedKVCache(model.config, pool, dtype=model.dtype, device=model.device, backend=backend)
+        self.graphs = DecodeGraphs(model, self.cache) if graphs else None
 
     def run(self, requests: Iterable[Request]) -> Trace:
         """Serve them all. Errors as `serve`; ValueError for a prompt or length that the model cannot take."""
@@ -87,7 +91,7 @@ class Engine:
             if total > most:
                 raise ValueError(f"request {request.rid}: {total} positions, the model has {most}")
         prompts = {r.rid: prompt_of(r, self.model.config.vocab_size) for r in requests}
-        return Executor(self.model, self.cache, prompts, cost, ahead, self.timed)
+        return Executor(self.model, self.cache, prompts, cost, ahead, self.timed, self.graphs)
 
 
 class Executor(AbstractContextManager):
@@ -107,8 +111,9 @@ class Executor(AbstractContextManager):
         cost: Cost | None,
         ahead: bool,
         timed: bool = True,
+        graphs: DecodeGraphs | None = None,
     ) -> None:
-        self.model, self.cache, self.cost, self.timed = model, cache, cost, timed
+        self.model, self.cache, self.cost, self.timed, self.graphs = model, cache, cost, timed, graphs
         self.known = {rid: list(prompt) for rid, prompt in prompts.items()}  # prompt and outputs read back
         self.measured = cost is None
         self.flying: Pass | None = None  # launched, and not yet read back
@@ -175,16 +180,19 @@ class Pass:
         if cuda:
             self.events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             self.events[0].record()
-        began = perf_counter()
+        began = computed = perf_counter()
         with torch.inference_mode():
             if self.missing:
                 ahead, rows, sources = self.missing
                 assert ahead.tokens is not None  # executed before this one
                 self.strip[rows] = ahead.tokens[sources]
                 self.missing = None  # or each step would keep all those before it
-            logits = self.executor.model(self.strip, self.window)
-            computed = perf_counter()
-            self.tokens = logits.argmax(-1)
+            graphs = self.executor.graphs
+            self.tokens = None if graphs is None else graphs(self.strip, self.window)
+            if self.tokens is None:
+                logits = self.executor.model(self.strip, self.window)
+                computed = perf_counter()
+                self.tokens = logits.argmax(-1)
             if cuda:  # at once, and not behind the next step
                 there = torch.empty(self.tokens.shape, dtype=self.tokens.dtype, pin_memory=True)
                 self.read = there.copy_(self.tokens, non_blocking=True)

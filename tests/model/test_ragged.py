@@ -196,3 +196,39 @@ def test_engine_on_a_gpu_says_what_each_request_alone_says(policy: Any, overlap:
 
     for r in requests:
         assert outputs[r.rid] == cp.generate(model, prompt_of(r, model.config.vocab_size), r.n_output)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_graph_plays_back_what_the_pass_computes(dtype: torch.dtype) -> None:
+    """Sizes recorded and sizes filled up; what differs in rounding alone may choose among equals."""
+    need("cuda", "cuda" in DEVICES, "no CUDA device")
+    from chunkprefill.model.graphs import DecodeGraphs
+
+    model = small_model(dtype=dtype, device="cuda")
+    cache = cp.PagedKVCache(model.config, cp.BlockPool(None, 16), dtype=dtype, device="cuda")
+    graphs = DecodeGraphs(model, cache)
+    rng = random.Random(5)
+    with torch.inference_mode():
+        for n in (1, 3, 8, 8, 13, 3):
+            tables = {rid: [4 * rid, 4 * rid + 1, 4 * rid + 2] for rid in range(n)}
+            starts = [rng.randrange(33, 48) for _ in range(n)]
+            cache.reserve(4 * n)
+            cache.keys.normal_()
+            cache.values.normal_()
+            batch = cp.Batch(list(range(n)), starts, [1] * n, [True] * n)
+            strip = torch.tensor(rng.choices(range(61), k=n), device="cuda")
+            played = graphs(strip, cache.window(batch, tables))
+            assert played is not None and played.shape == (n,)
+            stored = cache.keys.clone()
+            logits = model(strip, cache.window(batch, tables))
+            assert difference([stored], [cache.keys]) <= TOLERANCES[dtype]
+            top, chosen = logits.max(-1).values, logits.gather(-1, played[:, None])[:, 0]
+            assert float((top - chosen).max()) <= TOLERANCES[dtype] * float(logits.abs().max())
+        mixed_batch = cp.Batch([0, 1], [3, 40], [5, 1], [True, True])
+        strip = torch.zeros(6, dtype=torch.long, device="cuda")
+        assert graphs(strip, cache.window(mixed_batch, tables)) is None, "a chunk is left to the pass itself"
+
+
+def test_an_engine_without_the_kernel_refuses_graphs() -> None:
+    with pytest.raises(ValueError, match="CUDA graphs need varlen attention on a GPU; the cache has sdpa"):
+        cp.Engine(small_model(), cp.ChunkedPrefill(8), graphs=True)
