@@ -1,4 +1,4 @@
-"""Secrets, and what is drawn from them: one stream of numbers for each purpose, none of which tells of another."""
+"""Secrets, and what is drawn from them: a stream of numbers for each purpose, none telling of another."""
 
 from __future__ import annotations
 

@@ -36,8 +36,10 @@ def counts_question(rng: random.Random) -> Question:
         return numbers_right(answers.value("counts"), dict(right), 1, hints=hints)
 
     text = (
-        f"A prompt of {n:,} tokens is prefilled in chunks of {chunk:,} (the last one is what is left). The model has "
-        f"{n_layers} layers with {n_heads} key/value heads of {size} numbers, 2 bytes each. Fill in whole numbers:\n\n"
+        f"A prompt of {n:,} tokens is prefilled in chunks of {chunk:,} (the last one is what is left). The "
+        f"model has "
+        f"{n_layers} layers with {n_heads} key/value heads of {size} numbers, 2 bytes each. Fill in whole "
+        f"numbers:\n\n"
         "- `passes`: forward passes\n"
         "- `reread`: cached positions that later chunks read again, summed over all chunks (in one layer)\n"
         "- `last_pairs`: pairs of a query and a key that it sees, in the last chunk (one head, no window)\n"
@@ -63,7 +65,8 @@ def sheet(secret: str) -> Sheet:
     return Sheet(
         name="PS1",
         title="Problem set 1: the cache",
-        intro="A long prompt is prefilled in chunks. You put the steps into order, count what they cost, and write "
+        intro="A long prompt is prefilled in chunks. You put the steps into order, count what they cost, "
+        "and write "
         "two of them. It goes with chapters 1 and 2.",
         setup="import torch",
         questions=(

@@ -1,4 +1,4 @@
-"""PS1's functions: attention of a chunk with a window, and the paged write of turned keys; references in numpy."""
+"""PS1's functions: attention of a chunk with a window, the paged write of turned keys; numpy references."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Window:
         return key <= query and (query - key < self.width or key < self.sink)
 
     def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, start: int) -> np.ndarray:
-        """q [T, H, D], k and v [S, Hkv, D] -> [T, H, D], one query and one head after the other, in float64."""
+        """q [T, H, D], k and v [S, Hkv, D] -> [T, H, D], query by query, head by head, in float64."""
         n_queries, n_heads, size = q.shape
         group, out = n_heads // k.shape[1], np.zeros(q.shape)
         for i in range(n_queries):
@@ -62,7 +62,7 @@ class Paging:
     def store(
         self, cache: np.ndarray, table: np.ndarray, cached: int, new: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The cache [slots, Hkv, D] with `new` [T, Hkv, D] at positions cached, ...; and the slots written."""
+        """The cache [slots, Hkv, D] with `new` [T, Hkv, D] at positions cached, ...; the slots written."""
         positions = cached + np.arange(len(new))
         slots = table[positions // self.block] * self.block + positions % self.block
         out = cache.astype(float).copy()
@@ -104,7 +104,7 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
         wrong = np.abs(got - rule.attend(q, k, v, start)).max(axis=(1, 2)) > TOLERANCE
         if not wrong.any():
             return ""
-        return f"{wrong.sum()} of {length} queries are off, the first is query {int(wrong.argmax())} of the chunk"
+        return f"{wrong.sum()} of {length} queries are off, the first is the chunk's query {wrong.argmax()}"
 
     def criterion(answers: Answers, label: str, what: str) -> tuple[bool, str]:
         for rng, numbers in _hidden(seed, label):
@@ -134,12 +134,16 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
         return tally([(2, *criterion(answers, label, what)) for label, what in cases])
 
     text = (
-        "This model does not look at everything. The query at position p sees the key at position j if j is not "
-        f"after p, and if j is one of the last {rule.width} positions up to p (p itself counts) **or** one of the "
-        f"first {rule.sink} positions of the prompt. Write `chunk_attention(q, k, v, start)` for a chunk whose "
+        "This model does not look at everything. The query at position p sees the key at position j if j is "
+        "not "
+        f"after p, and if j is one of the last {rule.width} positions up to p (p itself counts) **or** one "
+        f"of the "
+        f"first {rule.sink} positions of the prompt. Write `chunk_attention(q, k, v, start)` for a chunk "
+        f"whose "
         "first token stands at position `start`:\n\n"
         "- `q` is `[T, H, D]`: the chunk's queries, at positions start, start + 1, …\n"
-        "- `k` and `v` are `[S, Hkv, D]`: positions 0 to S − 1, the chunk's own at the end, so S = start + T. "
+        "- `k` and `v` are `[S, Hkv, D]`: positions 0 to S − 1, the chunk's own at the end, so S = start + "
+        "T. "
         "H is a multiple of Hkv, and query head h uses key/value head h // (H // Hkv).\n"
         "- It returns `[T, H, D]`: softmax of q·k / √D over the keys that are seen, times v."
     )
@@ -231,7 +235,8 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
     )
     text = (
         f"The cache lies in blocks of {rule.block} slots. Position p of this sequence is stored in slot "
-        f"`table[p // {rule.block}] * {rule.block} + p % {rule.block}`. Keys are stored turned (RoPE), values as "
+        f"`table[p // {rule.block}] * {rule.block} + p % {rule.block}`. Keys are stored turned (RoPE), "
+        f"values as "
         f"they are. {pairs}; the pair (a, b) of the token at position p becomes "
         f"(a cos φ − b sin φ, a sin φ + b cos φ), with φ = p · {rule.theta:g}^(−2i/D). "
         "Write `store(cache_k, cache_v, table, cached, k, v)`:\n\n"
@@ -268,7 +273,8 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
             ("keys of first chunks, where the blocks lie in order", 2),
             ("keys of later chunks in their slots, turned by their own positions", 2),
         ),
-        starter=f"{constants}def store(cache_k, cache_v, table, cached, k, v):\n    raise NotImplementedError",
+        starter=f"{constants}def store(cache_k, cache_v, table, cached, k, v):\n    raise "
+        f"NotImplementedError",
         solution=constants + solution,
         form={"kind": "arrays", "args": arrays, "returns": [cache, cache]},
         judge=judge,

@@ -1,4 +1,4 @@
-"""PS1's first question (a variant of the card Q1): order the steps that build a cache, and leave out the rest."""
+"""PS1's first question (a variant of the card Q1): order the steps that build a cache, leave out the rest."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def order_question(rng: random.Random) -> Question:
         name="order",
         title="Build the cache in order",
         kind="order",
-        text=f"A prompt of {n_tokens} tokens is to be prefilled in {len(lengths)} chunks, and two output tokens "
+        text=f"A prompt of {n_tokens} tokens is to be prefilled in {len(lengths)} chunks, and two output "
+        f"tokens "
         "are to be made from it. Put the steps into an order that works, as a string of letters such as "
         f'`"b a d"`. {len(cards) - len(right)} of the steps do not belong there: leave them out.\n\n{listed}',
         table=(

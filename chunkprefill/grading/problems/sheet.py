@@ -91,9 +91,14 @@ def as_number(value: Any) -> float | None:
 
 
 def numbers_right(
-    answer: Any, right: dict[str, float], points: float, *, tolerance: float = 0.0, hints: dict[str, str] | None = None
-) -> Verdict:  # fmt: skip
-    """Points for each named number that is right, to a relative tolerance; hints say what to look at again."""
+    answer: Any,
+    right: dict[str, float],
+    points: float,
+    *,
+    tolerance: float = 0.0,
+    hints: dict[str, str] | None = None,
+) -> Verdict:
+    """Points for each named number that is right, to a relative tolerance; hints say where to look again."""
     if not isinstance(answer, dict):
         return Verdict(0, f"A dict of {len(right)} numbers was asked for, this is a {kind_of(answer)}.")
     if all(answer.get(name) is None for name in right):
@@ -118,7 +123,7 @@ def kind_of(value: Any) -> str:
 
 
 def truths_right(answer: Any, right: dict[str, bool], points: float) -> Verdict:
-    """All points, less one share for each statement that is wrong or left out: `points / 4` of four or more."""
+    """All points, less a quarter of them for each statement that is wrong or left out, and never below 0."""
     if not isinstance(answer, dict):
         return Verdict(0, f"A dict of {len(right)} truth values was asked for, this is a {kind_of(answer)}.")
     if all(answer.get(name) is None for name in right):

@@ -1,0 +1,168 @@
+"""PS2's machine and hidden workloads, and what a run of a policy on them is held to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from chunkprefill.analysis import metrics
+from chunkprefill.grading.problems.draw import near
+from chunkprefill.grading.problems.ps2_policy import Owed
+from chunkprefill.scheduling.blocks import BlockPool
+from chunkprefill.scheduling.core import Batch, Request
+from chunkprefill.simulation.simulate import simulate
+
+POOL = BlockPool(1_000_000)  # memory is no matter here; a number, because a state travels as JSON
+ROUNDING = 1.02  # a step may outlast the bound by 2%: for a token more or less, not for another rule
+DOCUMENTS, WHOLE = 1.3, 1.15  # times what the course's own policy takes
+BOUNDS = ("tbt", "chats", "documents", "throughput")
+
+
+class Endless(Exception):
+    """A run was given up: it took many times as long as it should."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Seconds of a step: a fixed part, a part a token, a part a query-key pair, a part a decode."""
+
+    base: float
+    token: float
+    pair: float
+    decode: float
+
+    def seconds(self, chunks: Any, n_decodes: int) -> float:
+        """Of chunks [(cached, length), …] beside decodes; the notebook has the same function."""
+        tokens = sum(length for _, length in chunks)
+        pairs = sum(length * (cached + length / 2) for cached, length in chunks)
+        return self.base + self.token * tokens + self.pair * pairs + self.decode * n_decodes
+
+    def __call__(self, batch: Batch) -> float:
+        """Of a batch."""
+        sums = batch.totals()
+        return self.seconds(sums.chunks, sums.n_decodes)
+
+
+class Reached(NamedTuple):
+    """What a run came to, in s: the largest gap, the latest first tokens, the end."""
+
+    tbt: float
+    chats: float
+    documents: float
+    throughput: float  # s until everybody is served: tokens are the same, so less is more
+
+
+@dataclass(frozen=True)
+class Load:
+    """A workload and what it is held to. A chat has at most `chat` prompt tokens; the rest are documents."""
+
+    name: str
+    requests: tuple[Request, ...]
+    machine: Machine
+    tbt: float  # s, the bound on every gap
+    ttft: float  # s, the bound on every chat's first token
+    chat: int  # tokens
+    owed: float  # share of a step that documents are owed
+
+    def reference(self) -> Owed:
+        """The course's own policy for it."""
+        m = self.machine
+        return Owed(self.tbt, m.base, m.token, m.pair, m.decode, self.chat, self.owed)
+
+    def run(self, policy: Any, *, give_up: Callable[[float, float], bool] | None = None) -> Reached:
+        """Serve it under a policy. Raises what the policy raises, ScheduleError, or Endless.
+
+        give_up(seconds so far, seconds of this step): whether to stop early.
+        """
+        spent, n_steps = 0.0, 0
+
+        def cost(batch: Batch) -> float:
+            nonlocal spent, n_steps
+            seconds = self.machine(batch)
+            spent, n_steps = spent + seconds, n_steps + 1
+            if spent > 300 or n_steps > 6000 or (give_up and give_up(spent, seconds)):
+                raise Endless
+            return seconds
+
+        trace = simulate(self.requests, policy, cost, POOL)
+        events = metrics.Events(trace)
+        first, gaps = metrics.ttft(events), metrics.tbt(events)
+        long = np.array([request.n_prompt > self.chat for request in self.requests])
+        return Reached(
+            float(gaps.max()), float(first[~long].max()), float(first[long].max()), metrics.duration(events)
+        )
+
+    @cached_property
+    def limits(self) -> Reached:
+        """The largest values that pass. The documents' and the whole run's follow from the reference's."""
+        own = self.run(self.reference())
+        return Reached(self.tbt * ROUNDING, self.ttft, own.documents * DOCUMENTS, own.throughput * WHOLE)
+
+    def kept(self, reached: Reached) -> dict[str, bool]:
+        """Which of the BOUNDS hold."""
+        return {name: value <= most for name, value, most in zip(BOUNDS, reached, self.limits)}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a drawn problem set shows of the server: the machine and the rules."""
+
+    machine: Machine
+    tbt: float
+    ttft: float
+    chat: int
+    owed: float
+    document: int  # tokens of the longest
+
+
+def service(rng: random.Random) -> Service:
+    """A machine on which a chunk at a document's end costs several times as much as one at its start.
+
+    Any fixed budget that keeps the bound there wastes most steps before: no shipped policy solves that.
+    """
+    base, token = near(rng, 0.030, 0.040, 4), near(rng, 4e-5, 6e-5, 7)
+    document = rng.randrange(7000, 9001, 100)
+    pair = float(f"{(3.5 + rng.random()) * token / document:.2e}")
+    machine = Machine(base, token, pair, near(rng, 2e-4, 4e-4, 5))
+    tbt = round(base * (1.45 + 0.15 * rng.random()), 3)
+    return Service(machine, tbt, 1.5, rng.randrange(550, 651, 10), rng.choice([0.3, 0.35, 0.4]), document)
+
+
+def chats(
+    rng: random.Random, s: Service, load: float, span: float, prompt: Any, output: Any
+) -> list[Request]:
+    """Chats that come for `span` s and take `load` of what a step has left beyond its fixed part."""
+    out: list[Request] = []
+    t, spare = 0.0, (s.tbt - s.machine.base) / s.tbt  # s of work a second
+    while True:
+        n_prompt, n_output = rng.randrange(*prompt), rng.randrange(*output)
+        work = s.machine.seconds([(0, n_prompt)], n_output) - s.machine.base
+        t += work / spare / load * (0.6 + 0.8 * rng.random())
+        if t > span:
+            return out
+        out.append(Request(f"r{len(out)}", round(t, 3), n_prompt, n_output))
+
+
+def loads(rng: random.Random, s: Service) -> list[Load]:
+    """Three workloads: a stream of chats that leaves little, documents in a row, and one beside chats."""
+    stream = chats(rng, s, 0.9, 5.0, (200, 501), (2, 7))
+    stream.append(Request("d0", 0.5, rng.randrange(2500, 3201), 6))
+    row = chats(rng, s, 0.25, 4.0, (60, 301), (15, 31))
+    row += [
+        Request(f"d{i}", round(0.3 + 0.04 * i, 3), rng.randrange(int(0.7 * s.document), s.document), 6)
+        for i in range(2)
+    ]
+    calm = chats(rng, s, 0.4, 4.0, (60, 301), (20, 41))
+    calm.append(Request("d0", 0.4, rng.randrange(int(0.9 * s.document), s.document), 20))
+    out = []
+    for name, requests in (("stream", stream), ("row", row), ("calm", calm)):
+        came = sorted(requests, key=lambda request: request.arrival)
+        names = rng.sample(range(1000), len(came))  # a name tells nothing
+        renamed = [Request(n, r.arrival, r.n_prompt, r.n_output) for n, r in zip(names, came)]
+        out.append(Load(name, tuple(renamed), s.machine, s.tbt, s.ttft, s.chat, s.owed))
+    return out
