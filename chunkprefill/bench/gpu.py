@@ -130,6 +130,9 @@ def _caught(records: list[JsonRow], name: str, grace_s: float | None = None) -> 
         signal.alarm(int(grace_s))
     try:
         yield
+    except ImportError as error:
+        records[-1]["skipped"] = f"MISSING {error}"
+        say(f"MISSING for {name}: {error}; its rows are skipped")
     except Exception as error:
         text = "".join(traceback.format_exception(error)[-3:])
         found = {

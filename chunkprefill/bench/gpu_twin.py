@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -57,16 +60,18 @@ def shared_twin(model: Transformer) -> Any:
 
 
 def quiet() -> None:
-    """Their warnings would drown ours."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    """Their warnings would drown ours, and they shall not look for anything on a network."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for name in ("transformers", "ContinuousBatchingLogger"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformers")
 
 
 def twin_prefill(lab: Lab) -> Iterator[JsonRow]:
     """One prompt in chunks of each size by both, interleaved; theirs with the faster of its two caches."""
+    quiet()
     import transformers
 
-    quiet()
     prompts = lab.pick(tiny=(96,), smoke=(8192,), full=(8192, 2048))
     sizes = lab.pick(tiny=(16, 96), smoke=(2048,), full=CHUNKS[::-1])
     for name in lab.pick(tiny=lab.names(), smoke=[lab.main], full=[lab.main, "Qwen3-0.6B"]):
@@ -130,9 +135,9 @@ def their_prefills(
 
 def twin_batching(lab: Lab) -> Iterator[JsonRow]:
     """The same requests, all there at the start: our engine in a token budget, their continuous batching."""
+    quiet()
     import transformers
 
-    quiet()
     n, output, budget = lab.pick(tiny=(3, 4, 32), smoke=(16, 16, 512), full=(48, 64, 512))
     prompt = lab.pick(tiny=(5, 30), smoke=(64, 512), full=(128, 1024))
     drawn = poisson(n, 1.0, prompt=prompt, output=output, seed=lab.seed)
@@ -142,41 +147,72 @@ def twin_batching(lab: Lab) -> Iterator[JsonRow]:
             return
         prompts = [list(prompt_of(request, MODELS[name].vocab_size)) for request in requests]
         twin = shared_twin(lab.model(name))
+        if find_spec("flash_attn") is None:  # else it looks for kernels on a hub
+            twin.set_attn_implementation("paged|sdpa")
+        attention = twin.config._attn_implementation
         overlap = lab.cuda  # on a CPU it would only fight for the same cores
 
         def ours(name: str = name, overlap: bool = overlap) -> list[list[int]]:
             made = serve_all(lab, name, ChunkedPrefill(budget), requests, overlap).outputs
             return [made[request.rid] for request in requests]
 
-        def theirs(twin: Any = twin, prompts: Sequence[list[int]] = prompts) -> list[list[int]]:
-            return their_batching(twin, prompts, output, budget)
-
-        expected, found = ours(), theirs()
-        equal = sum(a == b for a, b in zip(expected, found))
-        n_tokens = sum(request.n_prompt + request.n_output for request in requests)
-        row: JsonRow = {"model": name, "requests": n, "tokens": n_tokens, "output": output, "budget": budget,
-                        "equal_outputs": equal, "complete": [len(one) for one in found] == [output] * n,
-                        "transformers": transformers.__version__}  # fmt: skip
-        work = {"ours": lab.timed(ours), "theirs": lab.timed(theirs)}
-        samples = lab.rounds(work, lab.pick(tiny=1, smoke=1, full=3), warm=0)
+        with their_server(twin, prompts, output, budget) as theirs:
+            expected, found = ours(), theirs()
+            work = {"ours": lab.timed(ours), "theirs": lab.timed(theirs)}
+            samples = lab.rounds(work, lab.pick(tiny=1, smoke=1, full=3), warm=0)
         mine, other = median(samples["ours"]), median(samples["theirs"])
-        row |= {"s": mine, "theirs_s": other, "ratio": other / mine if row["complete"] else None}
-        row |= {"tokens_a_second": n_tokens / mine, "overlap": overlap}
-        yield row | {"samples_s": samples["ours"], "their_samples_s": samples["theirs"]}
+        complete = [len(one) for one in found] == [output] * n
+        n_tokens = sum(request.n_prompt + request.n_output for request in requests)
+        yield {
+            **{"model": name, "requests": n, "tokens": n_tokens, "output": output, "budget": budget},
+            "equal_outputs": sum(a == b for a, b in zip(expected, found)),
+            **{"complete": complete, "s": mine, "theirs_s": other, "overlap": overlap},
+            **{"ratio": other / mine if complete else None, "tokens_a_second": n_tokens / mine},
+            **{"transformers": transformers.__version__, "their_attention": attention},
+            **{"samples_s": samples["ours"], "their_samples_s": samples["theirs"]},
+        }
 
 
-def their_batching(twin: Any, prompts: Sequence[list[int]], output: int, budget: int) -> list[list[int]]:
-    """Outputs in the order of the prompts; blocks for all of them, the same token budget, else defaults."""
+@contextmanager
+def their_server(
+    twin: Any, prompts: Sequence[list[int]], output: int, budget: int
+) -> Iterator[Callable[[], list[list[int]]]]:
+    """Their continuous batching at work: what it yields serves all prompts, and returns outputs in order.
+
+    The server runs from before the first call to after the last: their `generate_batch` starts and stops one
+    each time, which takes half a second and is no part of serving. Blocks for all prompts, the same token
+    budget, else their defaults. No block is shared between requests: the same prompts come again.
+    """
     from transformers import GenerationConfig
     from transformers.generation.configuration_utils import ContinuousBatchingConfig
+    from transformers.generation.continuous_batching.utils import WorkloadHints
 
-    greedy = GenerationConfig(do_sample=False, max_new_tokens=output, eos_token_id=None, pad_token_id=0)
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=output, eos_token_id=-1, pad_token_id=0)
     known = {field.name for field in fields(ContinuousBatchingConfig)}
-    block = 16 if not torch.cuda.is_available() else 256
-    blocks = sum(-(-(len(prompt) + output) // block) for prompt in prompts) + 8
-    size = "page_size" if "page_size" in known else "block_size"  # 5.17 and newer ones name it differently
-    chosen: dict[str, Any] = {size: block, "num_blocks": blocks, "max_batch_tokens": budget}
-    settings = ContinuousBatchingConfig(**chosen)
-    made = twin.generate_batch([list(prompt) for prompt in prompts], greedy, settings)
-    by_prompt = {tuple(one.prompt_ids): list(one.generated_tokens) for one in made.values()}
-    return [by_prompt.get(tuple(prompt), []) for prompt in prompts]
+    block = 256 if twin.device.type == "cuda" else 16
+    chosen: dict[str, Any] = {
+        "page_size" if "page_size" in known else "block_size": block,  # 5.17 and newer ones differ
+        "num_blocks": sum(-(-(len(prompt) + output) // block) for prompt in prompts) + 8,
+        **{"max_batch_tokens": budget, "allow_block_sharing": False},
+    }
+    hints = WorkloadHints(
+        max_prompt_length=max(map(len, prompts)), max_generated_length=output, num_requests=len(prompts)
+    )
+    with twin.continuous_batching_context_manager(
+        generation_config=greedy,
+        continuous_batching_config=ContinuousBatchingConfig(**chosen),
+        **{"block": True, "timeout": 10, "workload_hints": hints},
+    ) as manager:
+
+        def run() -> list[list[int]]:
+            manager.add_requests(inputs=[list(p) for p in prompts], max_new_tokens=output)
+            made: dict[tuple[int, ...], list[int]] = {}
+            while len(made) < len(prompts):
+                one = manager.get_result(timeout=1)
+                if one is not None and one.is_finished():
+                    made[tuple(one.prompt_ids)] = list(one.generated_tokens)
+                elif one is None and not manager.is_running():
+                    raise RuntimeError("its server stopped before every request was done")
+            return [made[tuple(prompt)] for prompt in prompts]
+
+        yield run
