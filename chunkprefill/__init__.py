@@ -26,6 +26,7 @@ _PUBLIC = {
     "analysis.style": "Canvas Picture Table picture",
     "analysis.explore": "Explorer",
     "analysis.breakdown": "Breakdown OverheadFit breakdown fit_overhead part_times",
+    "analysis.fitplots": "fit_picture",
     "analysis.graphs": "CudaGraphs",
     "analysis.lanes": "lanes_picture",
     "analysis.tasks": "Tasks tasks",
