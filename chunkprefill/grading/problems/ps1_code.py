@@ -196,9 +196,10 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         got = answers.call("store", [*caches, table, cached, k, v], [spec, spec])
         turned = rule.turned(k, cached + np.arange(length))
         due = [rule.store(cache, table, cached, new) for cache, new in zip(caches, (turned, v))]
-        return {what: (g, *d) for what, g, d in zip(("keys", "values"), got, due)}
+        return {what: (g, d, slots) for what, g, (d, slots) in zip(("keys", "values"), got, due)}
 
-    def compared(got: np.ndarray, due: np.ndarray, slots: np.ndarray, what: str) -> str:
+    def compared(found: Any, what: str) -> str:
+        got, due, slots = found
         off = np.abs(got - due).max(axis=(1, 2)) > TOLERANCE
         written = np.isin(np.arange(len(off)), slots)
         if (off & ~written).any():
@@ -213,7 +214,7 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
 
             def ask() -> str:
                 found = both(answers, rng, numbers, cached, label != "first")  # noqa: B023
-                return next(filter(None, (compared(*found[part], part) for part in parts)), "")
+                return next(filter(None, (compared(found[part], part) for part in parts)), "")
 
             right, why = _tried(ask, what)
             if not right:
