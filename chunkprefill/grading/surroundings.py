@@ -39,6 +39,8 @@ def limit(memory_bytes: int, cpu_s: int, file_bytes: int, n_files: int) -> bool:
     used = int(times.ru_utime + times.ru_stime) + 1
     bounds = {"AS": memory_bytes, "CORE": 0, "FSIZE": file_bytes, "NOFILE": n_files, "STACK": 16 << 20}
     for name, most in bounds.items():
+        if most < 0:  # unknown here
+            continue
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, "RLIMIT_" + name), (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (used + cpu_s, used + cpu_s + 1))

@@ -19,7 +19,7 @@ MAX_ITEMS = 10_000  # of a value, those inside included
 MAX_DEPTH = 8
 MAX_CHARS = 100_000  # of all strings of a value together
 MAX_INT = 2**63
-MAX_BYTES = 1 << 26  # of an array
+MAX_BYTES = 1 << 24  # of an array
 SIZES = {"bool": 1, "int64": 8, "float32": 4, "float64": 8}  # bytes an element
 
 

