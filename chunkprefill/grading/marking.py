@@ -19,7 +19,8 @@ class Mark:
 
     status: "ok" (judged, right or wrong), "no answer", "bad answer" (of a kind that none can be), "raised"
     (the student's code did), "needs manual" (a person marks it: the points are none yet)
-    reason: why the status is not "ok"; comment: what was wrong, for the student
+    reason: why the status is not "ok", or which parts were wrong, in words that are the same for everybody
+    comment: what was wrong, for the student
     """
 
     question: str
@@ -60,7 +61,9 @@ def _marked(question: Question, answers: Session, written: Mapping[str, str]) ->
         raise
     except Refused as refused:
         return Mark(name, 0.0, most, refused.status, _short(refused.why or "not answered"))
-    return Mark(name, min(most, max(0.0, float(verdict.points))), most, comment=_short(verdict.comment))
+    points = min(most, max(0.0, float(verdict.points)))
+    reason = ", ".join(verdict.missed) or ("wrong" if points < most else "")
+    return Mark(name, points, most, reason=_short(reason), comment=_short(verdict.comment))
 
 
 def _short(text: Any) -> str:

@@ -99,6 +99,7 @@ def _question(number: int, question: Question, solved: bool) -> list[dict[str, A
         return [_text(head), _text(f"{marker(question.name)}\n\n{body}".rstrip() + "\n")]
     cells = [
         _text(head),
+        *([_code(question.given.rstrip("\n"))] if question.given else []),
         _code(f"# Answer: {question.name}\n{question.solution if solved else question.starter}"),
         _code(f"print(look(globals(), {question.name!r}, {json.dumps(_form(question))}))"),
     ]
@@ -114,5 +115,5 @@ def _text(source: str) -> dict[str, Any]:
 
 
 def _code(source: str) -> dict[str, Any]:
-    kept = {"execution_count": None, "metadata": {}, "outputs": []}
+    kept: dict[str, Any] = {"execution_count": None, "metadata": {}, "outputs": []}
     return {"cell_type": "code", "id": "", "source": source, **kept}

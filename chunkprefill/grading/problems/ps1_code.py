@@ -131,7 +131,8 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
             ("later", "A later chunk"),
             ("window", "A chunk far from the start"),
         )
-        return tally([(2, *criterion(answers, label, what)) for label, what in cases])
+        parts = [(2.0, *criterion(answers, label, what)) for label, what in cases]
+        return tally(parts, [what.lower() for _, what in cases])
 
     text = (
         "This model does not look at everything. The query at position p sees the key at position j if j is "
@@ -223,11 +224,13 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
 
     def judge(answers: Answers) -> Verdict:
         """2 points for values, 2 for the keys of a first chunk, 2 for those of a later one."""
-        return tally([
-            (2, *criterion(answers, "values", ("values",), "Values of a later chunk")),
-            (2, *criterion(answers, "first", ("keys",), "Keys of a first chunk")),
-            (2, *criterion(answers, "keys", ("keys",), "Keys of a later chunk")),
-        ])  # fmt: skip
+        cases = (
+            ("values", ("values",), "Values of a later chunk"),
+            ("first", ("keys",), "Keys of a first chunk"),
+            ("keys", ("keys",), "Keys of a later chunk"),
+        )
+        parts = [(2.0, *criterion(answers, *case)) for case in cases]
+        return tally(parts, [what.lower() for _, _, what in cases])
 
     pairs = (
         "Number i of a key is paired with number i + D/2, for i < D/2"

@@ -83,7 +83,8 @@ def plan_question(rng: random.Random) -> Question:
         comment = f"Played: {played.said}" if played.rule else ""
         if not played.rule and len(rows) < n:
             comment = f"{len(rows)} of {n} iterations are planned."
-        return tally([(2, kept >= arrival, comment), (2, kept >= n, "" if kept < arrival else comment)])
+        parts = [(2.0, kept >= arrival, comment), (2.0, kept >= n, "" if kept < arrival else comment)]
+        return tally(parts, ("until the short request comes", "after it came"))
 
     text = (
         f"`long` is a document of {long:,} tokens; {cached} of them are cached. Before iteration {arrival} "
@@ -164,11 +165,14 @@ def judge_policy(answers: Answers, hidden: list[Load]) -> Verdict:
                     missed[name].append(getattr(reached, name) / getattr(load.limits, name))
     if ended:
         what = "; ".join(dict.fromkeys(ended))
-        return Verdict(0, f"{len(ended)} of {len(hidden)} hidden workloads did not run to their end: {what}.")
-    return tally([
-        (3, not over, f"{SAID[name]}: over the limit in {len(over)} of {len(hidden)} hidden workloads, by a "
-         f"factor of {max(over, default=1):.2f} at worst.") for name, over in missed.items()
-    ])  # fmt: skip
+        return Verdict(0, f"{len(ended)} of {len(hidden)} hidden workloads did not run to their end: {what}.",
+                       tuple(dict.fromkeys(ended)))  # fmt: skip
+    parts = []
+    for name, over in missed.items():
+        worst = f"by a factor of {max(over, default=1):.2f} at worst"
+        how = f"in {len(over)} of {len(hidden)} hidden workloads, {worst}"
+        parts.append((3.0, not over, f"{SAID[name]}: over the limit {how}."))
+    return tally(parts, [SAID[name].lower() for name in missed])
 
 
 def policy_question(s: Service, hidden: list[Load], public: list[Load]) -> Question:

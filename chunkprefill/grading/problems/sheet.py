@@ -15,10 +15,14 @@ Answers = Any  # chunkprefill.grading.session.Session
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an answer earned, and what was wrong with it, in words that give nothing away."""
+    """What an answer earned, and what was wrong with it, in words that give nothing away.
+
+    missed: the parts that were wrong, in words that are the same for everybody: what a summary counts.
+    """
 
     points: float
     comment: str = ""
+    missed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class Question:
     starter:   the cell as it is handed out, with no answer in it; solution: the same cell, answered
     form:      what the public check looks at, as JSON (`forms.py`): whether it is well formed, never right
     judge:     judge(answers) -> Verdict; None for a written answer, which a person marks by `rubric`
+    given:     a cell before the answer, with what it is about, such as a server's records
     public:    a cell to try the answer with, which shows what happened and does not judge
     """
 
@@ -43,6 +48,7 @@ class Question:
     form: dict[str, Any] = field(default_factory=dict)
     judge: Callable[[Answers], Verdict] | None = None
     rubric: str = ""
+    given: str = ""
     public: str = ""
 
     @property
@@ -73,10 +79,14 @@ class Sheet:
         return sum(question.points for question in self.questions)
 
 
-def tally(parts: Sequence[tuple[float, bool, str]]) -> Verdict:
-    """Points of the parts that are right; the comments of those that are not, one after the other."""
+def tally(parts: Sequence[tuple[float, bool, str]], names: Sequence[str] = ()) -> Verdict:
+    """Points of the parts that are right; the comments of those that are not, one after the other.
+
+    names: of the parts, for `missed`.
+    """
     points = sum(points for points, right, _ in parts if right)
-    return Verdict(points, " ".join(comment for _, right, comment in parts if not right and comment))
+    said = " ".join(comment for _, right, comment in parts if not right and comment)
+    return Verdict(points, said, tuple(name for name, (_, right, _) in zip(names, parts) if not right))
 
 
 def as_number(value: Any) -> float | None:
@@ -113,7 +123,7 @@ def numbers_right(
         else:
             why = f"`{name}` is wrong. {(hints or {}).get(name, '')}".strip()
         parts.append((points, got is not None and abs(got - wanted) <= tolerance * abs(wanted), why))
-    return tally(parts)
+    return tally(parts, list(right))
 
 
 def kind_of(value: Any) -> str:
