@@ -1,4 +1,4 @@
-"""What `bench overhead` measures: batches varied apart, chunk sizes, models, overlap, the cost of recording."""
+"""What `bench overhead` measures: batches varied apart, chunk sizes, models, overlap, recording itself."""
 
 from __future__ import annotations
 
