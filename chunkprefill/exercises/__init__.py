@@ -51,6 +51,9 @@ _PUBLIC = {
     "order_overlap": "order_overlap",
     "chapter6": "guess_visits guess_part guess_model many_small overhead_in_words what_to_fix lost_graphs "
     "when_hidden why_smaller_dear",
+    "vllm_step": "vllm_step",
+    "chapter8": "guess_threshold guess_two_cards whose_rules smaller_chunks threshold_above what_prefix_saves "
+    "who_pays_for_budget",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
     "pairs_in_chunks what_for",
 }
