@@ -50,7 +50,7 @@ _PUBLIC = {
     "write_linear": "write_linear",
     "order_overlap": "order_overlap",
     "chapter6": "guess_visits guess_part guess_model many_small overhead_in_words what_to_fix lost_graphs "
-    "when_hidden why_smaller_dear",
+    "when_hidden which_grows why_smaller_dear",
     "vllm_step": "vllm_step",
     "chapter8": "guess_threshold guess_two_cards whose_rules smaller_chunks threshold_above what_prefix_saves "
     "who_pays_for_budget",

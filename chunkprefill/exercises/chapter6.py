@@ -199,3 +199,19 @@ why_smaller_dear = Choice(
                "microseconds where the weights take milliseconds."),
     ),
 )  # fmt: skip
+
+which_grows = Choice(
+    id="which-grows",
+    prompt="The same prompt, in chunks of 256 in place of 1,024. Nothing else changes. Which of these hardly "
+    "grows?",
+    options=(
+        Option("a", "The visits of the prompt to the scheduler.", "Four times as many: one for each chunk."),
+        Option("b", "The steps that hold a chunk beside decodes.", "Four times as many, too. Each of them "
+               "loses a full CUDA graph, on an engine that has them."),
+        Option("c", "The cost of deciding one step.", "It goes by the requests in the step, and there are as "
+               "many as before. There are more steps; none of them is harder to decide.", True),
+        Option("d", "The moments at which its cache is half-built.", "From three to fifteen. In one piece "
+               "there "
+               "was none."),
+    ),
+)  # fmt: skip
