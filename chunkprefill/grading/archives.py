@@ -1,4 +1,4 @@
-"""What lies in a zip or a folder that strangers filled: notebooks found, what is dangerous refused by name."""
+"""What lies in a zip or a folder that strangers filled: notebooks, and what is refused, by name."""
 
 from __future__ import annotations
 

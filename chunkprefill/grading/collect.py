@@ -116,7 +116,7 @@ def collect(sources: Iterable[Path], out: Path, roster: list[str] | None = None)
 def chosen(
     found: list[Found], refused: list[Refusal], roster: list[str]
 ) -> list[tuple[Student, Found | None]]:
-    """Each student with the one notebook that counts: the newest; of the same age, the copy (it is worked on)."""
+    """Each student with the notebook that counts: the newest; of the same age, the copy (it is worked on)."""
     mine: dict[tuple[str, str], list[Found]] = {}
     reasons: dict[tuple[str, str], str] = {}
     wrapped = wrapper([item.parts for item in found] + [each.parts for each in refused if each.parts], roster)

@@ -1,4 +1,4 @@
-"""One file for each submission, replaced in one step; the points that a person gave are kept apart from it."""
+"""One file for each submission, replaced in one step; points that a person gave are kept apart from it."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -19,10 +21,11 @@ from chunkprefill.grading.marking import Mark, mark
 from chunkprefill.grading.process import PipeSession
 from chunkprefill.grading.results import Result, grader_hash, hash_of, load, total, write
 from chunkprefill.grading.sandbox import Limits, SandboxError
-from chunkprefill.grading.session import SessionEnded
+from chunkprefill.grading.session import Crashed, SessionEnded
 from chunkprefill.grading.submission import Submission, Unreadable
 from chunkprefill.grading.submission import load as load_notebook
 
+ABSENT = "No module named 'chunkprefill."  # a cell that tries what the sandbox does not mount: nobody's fault
 SAFE, UNSAFE = "bubblewrap", "none: --unsafe-no-sandbox"
 Marker = Callable[..., list[Mark]]
 
@@ -52,12 +55,13 @@ class Grader:
     def grade(self, student: Student, found: Submission | str) -> Result:
         """One result. Raises SandboxError where nobody's code can be run."""
         if isinstance(found, str):
-            return self._result(student, "unreadable", found, (), found)
-        marks: list[Mark] = []
+            marks = [Mark(row["name"], 0.0, row["points"], "unreadable") for row in self.key["questions"]]
+            return self._result(student, "unreadable", found, marks, found)
+        marks = []
         troubles: list[list[Any]] = []
         try:
             with self._session(found) as session:
-                troubles = session.troubles
+                troubles = [row for row in session.troubles if ABSENT not in row[1]]
                 marks = self.marker(self.key, session, found.written)
             status, reason = status_of(marks, troubles)
         except SessionEnded as error:
@@ -70,11 +74,24 @@ class Grader:
         except SandboxError:
             raise
         except Exception as error:  # ours, and no reason to leave the others ungraded
-            words = f"the grader itself failed: {type(error).__name__}: {error}"
-            status, reason = "crashed", words[:300]
+            tell_instructor(f"{student.student}: the grader itself failed: {traceback.format_exc()}")
+            marks = self._completed([], Crashed("", "the grader itself failed"))
+            status, reason = (
+                "crashed",
+                f"the grader itself failed with a {type(error).__name__}: not your fault",
+            )
         return self._result(student, status, reason, marks, found, troubles)
 
     def _session(self, found: Submission) -> PipeSession:
+        """The notebook in its process; a machine that is short of something for a moment gets another try."""
+        for pause_s in (1.0, 3.0):
+            try:
+                return self._started(found)
+            except SandboxError:
+                time.sleep(pause_s)
+        return self._started(found)
+
+    def _started(self, found: Submission) -> PipeSession:
         return PipeSession(
             found.cells,
             stage=self.stage,
@@ -114,6 +131,11 @@ class Grader:
             source=student.source,
             hashes=self.hashes(sha),
         )
+
+
+def tell_instructor(words: str) -> None:
+    """What no student is shown."""
+    tqdm.write(words, file=sys.stderr)
 
 
 def status_of(marks: list[Mark], troubles: list[list[Any]]) -> tuple[str, str]:
