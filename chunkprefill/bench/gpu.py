@@ -13,6 +13,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -36,6 +37,7 @@ Section = Callable[[Lab], Iterator[JsonRow]]
 SECTIONS: dict[str, tuple[Section, float]] = {
     "ceilings": (gpu_passes.ceilings, 2),
     "equality": (gpu_equality.equality, 5),
+    "prefilling": (gpu_passes.prefilling, 36),
     "mixed": (gpu_steps.mixed, 9),
     "decodes": (gpu_steps.decodes, 7),
     "twin_prefill": (gpu_twin.twin_prefill, 18),
@@ -45,7 +47,6 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "memory": (gpu_passes.memory, 4),
     "scheduling": (gpu_serving.scheduling, 8),
     "policies": (gpu_serving.policies, 14),
-    "prefilling": (gpu_passes.prefilling, 30),
 }
 
 
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu or cuda (default: what the machine has)")
     parser.add_argument("--dtype", choices=DTYPES, help="default: what suits the device")
     parser.add_argument("--backend", help="of attention (default: the fastest that runs)")
-    parser.add_argument("--budget-s", type=float, default=500.0, help="seconds in all (default: %(default)s)")
+    parser.add_argument("--budget-s", type=float, help="seconds in all (default: 500, for --smoke 170)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections (and the ceilings)")
     parser.add_argument("--profile", choices=("none", "missed", "all"), default="missed",
                         help="of which targets' steps to add the profile (default: %(default)s)")  # fmt: skip
@@ -68,18 +69,19 @@ def main(argv: list[str] | None = None) -> int:
     device = args.device or ("cpu" if args.tiny else here.device)
     default = here.dtype if device == here.device and here.dtype else torch.float32
     dtype = getattr(torch, args.dtype) if args.dtype else default
+    budget = args.budget_s or (170.0 if args.smoke else 500.0)
     size_name = "tiny" if args.tiny else "smoke" if args.smoke else "full"
     lab = Lab(device, dtype, args.backend, size_name, args.seed)
     document: dict[str, Any] = {
         "bench": "gpu",
         "what": "medians of interleaved samples; a pass is timed by events on the device, weights are random",
         "provenance": provenance(seed=args.seed, device=device, commit=args.commit, dirty=args.dirty),
-        **{"size": size_name, "dtype": str(dtype).removeprefix("torch."), "budget_s": args.budget_s},
+        **{"size": size_name, "dtype": str(dtype).removeprefix("torch."), "budget_s": budget},
         **{"backend": args.backend or "fastest", "setup": here.why, "models": lab.names()},
         **{"sections": [], "targets": [], "profiles": {}, "rows": []},
     }
     wanted = [name for name in SECTIONS if not args.only or name in args.only or name == "ceilings"]
-    run(lab, wanted, args.budget_s, document, args.out)
+    run(lab, wanted, budget, document, args.out)
     document["targets"] = gpu_targets.targets(document["rows"])
     for one in document["targets"]:
         say(f"{_word(one['met'])} {one['target']}: {one['value']} ({one['bound']})")
@@ -105,15 +107,18 @@ def run(lab: Lab, wanted: Sequence[str], budget_s: float, document: dict[str, An
         lab.deadline, lab.cut = began + allowed, ""
         record: JsonRow = {"section": name, "allowed_s": allowed, "clocks": clocks(lab)}
         say(f"--- {name}: up to {allowed:.0f} s")
-        n_rows = 0
-        with _caught([record], name, grace_s=max(60.0, end - began) if lab.cuda else None):
+        document["sections"].append(record)
+        n_rows, written = 0, began
+        with _caught([record], name, grace_s=60 + 2 * allowed if lab.cuda else None):
             for row in section(lab):
-                document["rows"].append({"section": name} | row)
+                document["rows"].append(finite({"section": name} | row))
                 n_rows += 1
                 say(_line(row))
+                if out is not None and perf_counter() - written > 20:
+                    write(document, out)
+                    written = perf_counter()
         lab.forget()
         record |= {"seconds": perf_counter() - began, "rows": n_rows, "left_out": lab.cut}
-        document["sections"].append(record)
         if out is not None:
             write(document, out)
 
@@ -157,6 +162,15 @@ def clocks(lab: Lab) -> str:
         return ""
     what = "clocks.sm,clocks.mem,temperature.gpu,power.draw"
     return _run("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader") or ""
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _line(row: JsonRow) -> str:

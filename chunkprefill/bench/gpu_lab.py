@@ -17,6 +17,7 @@ import torch
 from chunkprefill.bench.gpu_roofline import Ceilings, Row
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.config import LLAMA3_8B, TINY, Config
+from chunkprefill.model.graphs import DecodeGraphs
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.model.weights import _empty
 from chunkprefill.scheduling.blocks import BlockPool
@@ -78,6 +79,7 @@ class Lab:
     cut: str = ""  # what a section left out for want of time
     _models: dict[str, Transformer] = field(default_factory=dict)
     _engines: dict[str, Engine] = field(default_factory=dict)
+    _graphs: dict[str, DecodeGraphs] = field(default_factory=dict)
 
     @property
     def cuda(self) -> bool:
@@ -135,7 +137,8 @@ class Lab:
         engine = self._engines.get(name)
         blocks = -(-n_tokens // 16)
         if engine is None or (engine.pool is None or (engine.pool.n_blocks or 0) < blocks):
-            self._engines.pop(name, None)
+            for kept in (self._engines, self._graphs):
+                kept.pop(name, None)
             engine = None
             self.tidy()
             engine = Engine(self.model(name), ChunkedPrefill(512), BlockPool(blocks), backend=self.backend)
@@ -146,14 +149,18 @@ class Lab:
         return engine
 
     def step(
-        self, name: str, rows: Sequence[Row], *, scattered: bool = False
+        self, name: str, rows: Sequence[Row], *, scattered: bool = False, graphs: bool = False
     ) -> Callable[[], tuple[float, float]]:
         """One step of an engine, to be run again and again: seconds of the pass, and of the whole step.
 
         The pass is timed by events on the device. The whole step is wall time: inputs built, the pass
-        launched, its tokens read. scattered: the blocks of the caches lie anywhere, not in runs.
+        launched, its tokens read. scattered: the blocks of the caches lie anywhere, not in runs. graphs: the
+        pass is played back from a CUDA graph; ValueError where it cannot be.
         """
         engine = self.engine(name, self.steps_tokens)
+        if graphs and name not in self._graphs:
+            self._graphs[name] = DecodeGraphs(self.model(name), engine.cache)
+        engine.graphs = self._graphs[name] if graphs else None
         rids = tuple(range(len(rows)))
         requests = tuple(Request(i, 0.0, row.start + row.length, 1) for i, row in enumerate(rows))
         pool = engine.cache.pool.copy()
@@ -182,6 +189,7 @@ class Lab:
     def forget(self) -> None:
         """Let go of the engines' caches; the weights stay."""
         self._engines.clear()
+        self._graphs.clear()
         self.tidy()
 
     def tidy(self) -> None:

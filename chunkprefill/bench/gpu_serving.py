@@ -9,6 +9,7 @@ from typing import Any
 
 from chunkprefill.analysis.summary import summary
 from chunkprefill.bench.gpu_lab import JsonRow, Lab, median
+from chunkprefill.bench.gpu_steps import why_no_graphs
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.policies import (
@@ -27,7 +28,7 @@ from chunkprefill.simulation.workloads import documents_and_chats, poisson
 
 def scheduling(lab: Lab) -> Iterator[JsonRow]:
     """Where the host's time goes in a step, and how long the device waits for it: serial and overlapped."""
-    n, output = lab.pick(tiny=(4, 4), smoke=(16, 16), full=(64, 64))
+    n, output = lab.pick(tiny=(4, 4), smoke=(16, 16), full=(32, 48))
     prompt = lab.pick(tiny=(5, 30), smoke=(64, 512), full=(64, 1024))
     requests = [
         Request(r.rid, 0.0, r.n_prompt, r.n_output)
@@ -36,11 +37,15 @@ def scheduling(lab: Lab) -> Iterator[JsonRow]:
     for name in lab.pick(tiny=lab.names(), smoke=[lab.main], full=lab.names()[::-1]):
         if lab.late(name):
             return
+        ways = {"serial": {}, "overlapped": {"overlap": True}}
+        if not why_no_graphs(lab, name):
+            ways["overlapped, graphs"] = {"overlap": True, "graphs": True}
+        lab.forget()
         work = {
-            way: partial(serve_all, lab, name, ChunkedPrefill(512), requests, way == "overlapped")
-            for way in ("serial", "overlapped")
+            way: partial(server(lab, name, ChunkedPrefill(512), requests, **how).run, requests)
+            for way, how in ways.items()
         }
-        traces = lab.rounds(work, lab.pick(tiny=1, smoke=1, full=3))
+        traces = lab.rounds(work, lab.pick(tiny=1, smoke=1, full=2))
         for way, runs in traces.items():
             yield {"model": name, "way": way, "requests": n, **host_time(runs)}
 
@@ -48,7 +53,7 @@ def scheduling(lab: Lab) -> Iterator[JsonRow]:
 def host_time(runs: Sequence[Trace]) -> JsonRow:
     """Medians over runs of the same requests: wall and step times, parts of scheduling, idle gaps."""
     one = [gaps_of(trace) for trace in runs]
-    parts = {part: median([trace.host[part] for trace in runs]) for part in runs[0].host}
+    parts = {part: median([sum(trace.parts[part]) for trace in runs]) for part in runs[0].parts}
     return {
         **{key: median([each[key] for each in one]) for key in one[0]},
         **{"parts_s": parts, "samples_s": [each["wall_s"] for each in one]},
@@ -57,7 +62,10 @@ def host_time(runs: Sequence[Trace]) -> JsonRow:
 
 
 def gaps_of(trace: Trace) -> dict[str, float]:
-    """Seconds of one run: in all, in steps, between steps (the device waits), from scheduling to dispatch."""
+    """Seconds of one run: in all, between steps, from scheduling to dispatch; the device's own idle time.
+
+    `idle_s` is by the loop's clock, `device_idle_s` by events on the device (0 where there are none).
+    """
     steps = list(trace.steps)
     idle = sum(max(0.0, after.start - before.end) for before, after in pairwise(steps))
     wall = steps[-1].end - steps[0].scheduled
@@ -65,19 +73,28 @@ def gaps_of(trace: Trace) -> dict[str, float]:
     return {
         **{"steps": len(steps), "wall_s": wall, "idle_s": idle, "idle_share": idle / wall},
         **{"scheduling_s": scheduled, "scheduling_share": scheduled / wall},
+        **{"device_idle_s": sum(trace.gaps), "device_idle_share": sum(trace.gaps) / wall},
         "step_s": median([step.end - step.start for step in steps]),
     }
 
 
-def serve_all(
-    lab: Lab, name: str, policy: Policy, requests: Sequence[Request], overlap: bool = False
-) -> Trace:
-    """One run of these requests on a model, its cache sized for them all."""
+def server(
+    lab: Lab,
+    name: str,
+    policy: Policy,
+    requests: Sequence[Request],
+    *,
+    overlap: bool = False,
+    graphs: bool = False,
+) -> Engine:
+    """An engine whose cache has room for all of these requests at once: growing copies, and takes time."""
     pool = BlockPool(None)
     blocks = sum(pool.blocks_for(r.n_prompt + r.n_output) for r in requests)
-    engine = Engine(lab.model(name), policy, BlockPool(blocks), overlap=overlap, backend=lab.backend)
-    engine.cache.reserve(blocks)  # before the clock starts: growing copies
-    return engine.run(requests)
+    engine = Engine(
+        lab.model(name), policy, BlockPool(blocks), overlap=overlap, backend=lab.backend, graphs=graphs
+    )
+    engine.cache.reserve(blocks)
+    return engine
 
 
 def policies(lab: Lab) -> Iterator[JsonRow]:
@@ -85,13 +102,13 @@ def policies(lab: Lab) -> Iterator[JsonRow]:
     requests = workload(lab)
     name = lab.main
     every = every_policy(lab)
-    serve_all(lab, name, ChunkedPrefill(512), requests)  # warms up: libraries, allocator
+    server(lab, name, ChunkedPrefill(512), requests).run(requests)  # warms up: libraries, allocator
     runs: dict[str, list[dict[str, Any]]] = {label: [] for label in every}
     for i in range(lab.pick(tiny=1, smoke=1, full=2)):
         for label in list(every) if i % 2 == 0 else list(every)[::-1]:
             if lab.late(f"round {i + 1} from {label}"):
                 break
-            runs[label].append(who_waits(serve_all(lab, name, every[label], requests)))
+            runs[label].append(who_waits(server(lab, name, every[label], requests).run(requests)))
     for label, samples in runs.items():
         if samples:
             middle = {key: median([one[key] for one in samples]) for key in samples[0]}

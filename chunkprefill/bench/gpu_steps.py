@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from chunkprefill.bench.gpu_lab import MODELS, JsonRow, Lab, in_groups, median
+from chunkprefill.bench.gpu_lab import MODELS, JsonRow, Lab, in_groups, median, say
 from chunkprefill.bench.gpu_roofline import Row, operators, pass_bytes, roofline
 
 Load = tuple[int, int, int, int]  # chunk, cached before it, decodes, context of each
@@ -44,17 +44,33 @@ def step_rows(lab: Lab, loads: Sequence[Load]) -> Iterator[JsonRow]:
     """A row for each load on the largest model, on a smaller one if there is time; a few interleaved at once.
 
     The first load is measured with its cache blocks scattered too: what lies in runs is read where it is.
+    Decodes alone are played back from CUDA graphs too, where that can be.
     """
+    plain = {"scattered": False, "graphs": False}
     for name in lab.pick(tiny=lab.names(), smoke=[lab.main], full=[lab.main, *lab.names()[-2:-1]]):
-        cases = [(loads[0], True), *((load, False) for load in loads)]
+        cases = [(loads[0], plain | {"scattered": True}), *((load, plain) for load in loads)]
+        if why := why_no_graphs(lab, name):
+            say(f"no CUDA graphs: {why}")
+        else:
+            cases += [(load, plain | {"graphs": True}) for load in loads if not load[0]]
         for group in in_groups(cases, 5):
             if lab.late(f"{name} from {group[0][0]}"):
                 return
-            work = {case: lab.step(name, rows_of(case[0]), scattered=case[1]) for case in group}
+            work = {i: lab.step(name, rows_of(load), **how) for i, (load, how) in enumerate(group)}
             samples = lab.rounds(work, lab.pick(tiny=2, smoke=5, full=10), warm=2)
-            for load, scattered in group:
-                row = step_row(lab, name, load, samples[load, scattered])
-                yield row | {"blocks": "scattered" if scattered else "in runs"}
+            for i, (load, how) in enumerate(group):
+                row = step_row(lab, name, load, samples[i])
+                blocks = "scattered" if how["scattered"] else "in runs"
+                yield row | {"blocks": blocks, "graphs": how["graphs"]}
+
+
+def why_no_graphs(lab: Lab, name: str) -> str:
+    """Why a step cannot be played back from a CUDA graph; empty where it can."""
+    try:
+        lab.step(name, [Row(1, 1)], graphs=True)()
+    except (ValueError, RuntimeError) as error:
+        return str(error)[:300]
+    return ""
 
 
 def rows_of(load: Load) -> list[Row]:
