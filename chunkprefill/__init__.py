@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 # module -> the public names it holds; the table of contents of the package
 _PUBLIC = {
     "bench.provenance": "provenance",
+    "bench.vllm": "on_vllm",
     "measure": "measured",
     "analysis.summary": "DEFINITIONS Spread Summary summary",
     "analysis.metrics": "goodput interference largest_tbt scheduling_delay stalls tbt tpot ttft",
@@ -64,18 +65,15 @@ _PUBLIC = {
     "simulation.workloads": "bursty code conversation documents_and_chats poisson read_azure read_mooncake",
     "exercises": "Choice Exercise Feedback Option Order recall",
 }
-_ROOMS = (
-    "env",
-    "exercises",
-    "evidence",
-)  # `cp.exercises.chunk_mask`, `cp.evidence.same_cache`: names by the room
+# `cp.exercises.chunk_mask`, `cp.evidence.same_cache`: names by the room
+_ROOMS = {"env": "env", "exercises": "exercises", "evidence": "evidence", "clinic": "exercises.clinic"}
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (every entry is a str)
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return importlib.import_module(f"chunkprefill.{name}")
+        return importlib.import_module(f"chunkprefill.{_ROOMS[name]}")
     if name not in _HOME:
         there = ", ".join(sorted(_HOME))
         raise AttributeError(f"module 'chunkprefill' has no attribute {name!r}; it has {there}")
