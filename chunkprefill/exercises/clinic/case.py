@@ -1,0 +1,223 @@
+"""A case: a server that may have a fault, its dashboard, and what comes of a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import isnan
+from typing import Any, ClassVar
+
+from chunkprefill.analysis.style import Picture, Table
+from chunkprefill.exercises.clinic.draw import Scene
+from chunkprefill.exercises.clinic.faults import CAUSES, FIX_FOR, REMEDIES, TELLING
+from chunkprefill.exercises.clinic.rows import ROWS, Dashboard, read, say
+from chunkprefill.exercises.clinic.server import Settings, serve
+from chunkprefill.exercises.clinic.verdict import check
+from chunkprefill.exercises.feedback import Feedback
+from chunkprefill.scheduling.core import Request
+from chunkprefill.scheduling.trace import Trace
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The same requests on the same machine with some settings changed: before and after."""
+
+    before: Dashboard
+    after: Dashboard
+    changes: Mapping[str, object]
+    trace: Trace = field(repr=False)
+
+    @property
+    def restored(self) -> bool:
+        """Whether every promise is kept now."""
+        return not self.after.broken
+
+    @property
+    def worst(self) -> str:
+        """The promise that fares worst now, as a key of PROMISES."""
+        return max(self.after.bounds, key=lambda key: self.after.values[key] / self.after.bounds[key])
+
+    def table(self) -> Table:
+        """Each promise before and after."""
+        rows = [
+            (self.after.words(key), self.before.say(key), self.after.say(key), self.after.promise(key))
+            for key in self.after.bounds
+        ]
+        return Table(header=("promise", "before", "after", "promised"), rows=rows, caption=self.words)
+
+    @property
+    def words(self) -> str:
+        """The settings changed, in words."""
+        return (
+            ", ".join(f"{k.replace('_', ' ')}: {_n(v)}" for k, v in self.changes.items()) or "nothing changed"
+        )
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A server under its load, as its operator finds it. Made by `clinic.case`; a function of seed and fault.
+
+    requests:  the workload: `Request`s, the long ones have more than `limit` prompt tokens
+    settings:  the configuration, what a person could change; `replay(**changes)` takes its fields
+    bounds:    {row: s}: what has been promised
+    trace:     the run; `dashboard`: its rows; `text()`, `picture()`: what a reader gets to see
+    FAULTS:    {cause: words}, "healthy" among them; FIXES: {fix: words}, "nothing" among them
+
+    To mark an answer: `case.cause` is the cause, `case.right_fix` the fix for it, `case.tells()` the rows
+    that are evidence; a number read off the dashboard is `case.metric(row)`, s, shares of 1 or counts, of
+    which the text shows three figures (two of a share): 5% either way is a fair tolerance. A fix is worth
+    what its replay is: `case.replay(**case.changes(fix)).restored`, or any settings in place of a named fix.
+    """
+
+    FAULTS: ClassVar[Mapping[str, str]] = CAUSES
+    FIXES: ClassVar[Mapping[str, str]] = REMEDIES
+
+    seed: int | str
+    cause: str = field(repr=False)
+    scene: Scene = field(repr=False)
+    settings: Settings = field(repr=False)
+    bounds: Mapping[str, float] = field(repr=False)
+    offers: Mapping[str, Mapping[str, object]] = field(repr=False)
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """The workload."""
+        return self.scene.requests
+
+    @property
+    def limit(self) -> int:
+        """Prompt tokens above which a request is of the long class."""
+        return self.scene.load.limit
+
+    @property
+    def right_fix(self) -> str:
+        """The key of the fix for the cause."""
+        return FIX_FOR[self.cause]
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The run."""
+        return serve(self.requests, self.settings, self.scene.machine)
+
+    @cached_property
+    def dashboard(self) -> Dashboard:
+        """Its rows."""
+        return self._dashboard(self.settings, self.trace)
+
+    def metric(self, row: str) -> float:
+        """A row of the dashboard, unrounded: s, a share of 1, or a count. ValueError for an unknown row."""
+        if row not in ROWS:
+            raise ValueError(f"no row {row!r}; there are {', '.join(ROWS)}")
+        return self.dashboard.values[row]
+
+    def tells(self, cause: str | None = None) -> tuple[str, ...]:
+        """The rows that speak for a cause (default: this case's), as keys."""
+        return tuple(row for row in TELLING[cause or self.cause] if not isnan(self.dashboard.values[row]))
+
+    def changes(self, fix: str) -> dict[str, object]:
+        """The settings that a fix of FIXES would set here. ValueError for an unknown fix."""
+        if fix not in self.offers:
+            raise ValueError(f"no fix {fix!r}; there are {', '.join(self.offers)}")
+        return dict(self.offers[fix])
+
+    def offer(self, fix: str) -> str:
+        """A fix in words, with its numbers: `Raise the chunk from 64 to 512`."""
+        words = REMEDIES[fix]
+        for name, value in self.offers[fix].items():
+            if isinstance(value, int):
+                now = getattr(self.settings, name)
+                words += f" from {now:,} to {value:,}" if value != now else f" (it stays {now:,})"
+                break
+        return f"{words}."
+
+    @cached_property
+    def mended(self) -> Dashboard:
+        """The rows with the right fix."""
+        return self.replay(**self.changes(self.right_fix)).after
+
+    def replay(self, **changes: Any) -> Replay:
+        """The same requests on the same machine with these settings changed.
+
+        Raises ValueError for an unknown setting or value, and where a request could never fit the pool.
+        """
+        known = vars(self.settings)
+        if unknown := [name for name in changes if name not in known]:
+            raise ValueError(f"no setting {', '.join(unknown)}; there are {', '.join(known)}")
+        settings = replace(self.settings, **changes)
+        trace = (
+            serve(self.requests, settings, self.scene.machine) if settings != self.settings else self.trace
+        )
+        return Replay(self.dashboard, self._dashboard(settings, trace), changes, trace)
+
+    def text(self) -> str:
+        """The dashboard as rounded text: all that a reader without a kernel sees, and all that is needed."""
+        return f"{self.about()}\n\n{self.dashboard.text()}"
+
+    def about(self) -> str:
+        """The server, its load and the settings that are numbers. How it schedules, its steps tell."""
+        load, s = self.scene.load, self.settings
+        return (
+            f"{self.scene.machine.name}\n"
+            f"load: {load.rate:.2g} requests a second; {_kinds(self.requests, load.names, load.limit)}\n"
+            f"settings: token budget {s.token_budget:,} a step; chunk (prompt tokens a step) at most "
+            f"{s.chunk:,}; {s.n_blocks:,} cache blocks of 16 tokens"
+        )
+
+    def check(self, cause: object = None, evidence: object = None, fix: object = None) -> Feedback:
+        """What comes of a diagnosis; never raises.
+
+        cause: a key of FAULTS. evidence: rows of the dashboard that speak for it. fix: a key of FIXES, or
+        {setting: value} of your own; it is replayed. None or `...`: not said yet.
+        """
+        return check(self, cause, evidence, fix)
+
+    def picture(self, caption: str = "") -> Picture:
+        """The run over time, as an operator's dashboard draws it."""
+        from chunkprefill.analysis.traceplots import dashboard_picture
+
+        return dashboard_picture(
+            self.trace,
+            caption=caption
+            or "The run over time. Nothing is marked here: what is wrong, if anything is, you find.",
+            n_blocks=self.settings.n_blocks if self.metric("blocks_peak") > 0.5 else None,
+            source=self.scene.machine.name,
+        )
+
+    def _dashboard(self, settings: Settings, trace: Trace) -> Dashboard:
+        return board(self.scene, settings, trace, self.bounds)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def board(scene: Scene, settings: Settings, trace: Trace, bounds: Mapping[str, float]) -> Dashboard:
+    """The rows of a run of a scene."""
+    values = read(
+        trace, limit=scene.load.limit, token_budget=settings.token_budget, n_blocks=settings.n_blocks,
+        cost=scene.machine.cost,
+    )  # fmt: skip
+    return Dashboard(values, bounds, *scene.load.names)
+
+
+def _kinds(requests: Iterable[Request], names: tuple[str, str], limit: int) -> str:
+    """Each class that there is: how many, and how long."""
+    said = []
+    for i, name in enumerate(names):
+        mine = [r for r in requests if (r.n_prompt > limit) == bool(i)]
+        if mine:
+            means = (
+                say(sum(getattr(r, f"n_{w}") for r in mine) / len(mine), "") for w in ("prompt", "output")
+            )
+            said.append("{} {} of {} prompt and {} output tokens on average".format(len(mine), name, *means))
+    return "; ".join(said)
+
+
+def _n(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
