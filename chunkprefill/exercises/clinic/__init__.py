@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
-from chunkprefill.exercises.clinic.case import Case, Replay
+from chunkprefill.exercises.clinic.case import Case
 from chunkprefill.exercises.clinic.faults import CAUSES, FAULTS, FIX_FOR, FIXES, REMEDIES, TELLING
 from chunkprefill.exercises.clinic.make import case
+from chunkprefill.exercises.clinic.replay import Replay
 from chunkprefill.exercises.clinic.rows import PROMISES, ROWS, Dashboard, read
 from chunkprefill.exercises.clinic.server import Machine, Rules, Settings
 

@@ -8,56 +8,16 @@ from functools import cached_property
 from math import isnan
 from typing import Any, ClassVar
 
-from chunkprefill.analysis.style import Picture, Table
+from chunkprefill.analysis.style import Picture
 from chunkprefill.exercises.clinic.draw import Scene
 from chunkprefill.exercises.clinic.faults import CAUSES, FIX_FOR, REMEDIES, TELLING
+from chunkprefill.exercises.clinic.replay import Replay
 from chunkprefill.exercises.clinic.rows import ROWS, Dashboard, read, say
 from chunkprefill.exercises.clinic.server import Settings, serve
 from chunkprefill.exercises.clinic.verdict import check
 from chunkprefill.exercises.feedback import Feedback
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
-
-
-@dataclass(frozen=True)
-class Replay:
-    """The same requests on the same machine with some settings changed: before and after."""
-
-    before: Dashboard
-    after: Dashboard
-    changes: Mapping[str, object]
-    trace: Trace = field(repr=False)
-
-    @property
-    def restored(self) -> bool:
-        """Whether every promise is kept now."""
-        return not self.after.broken
-
-    @property
-    def worst(self) -> str:
-        """The promise that fares worst now, as a key of PROMISES."""
-        return max(self.after.bounds, key=lambda key: self.after.values[key] / self.after.bounds[key])
-
-    def table(self) -> Table:
-        """Each promise before and after."""
-        rows = [
-            (self.after.words(key), self.before.say(key), self.after.say(key), self.after.promise(key))
-            for key in self.after.bounds
-        ]
-        return Table(header=("promise", "before", "after", "promised"), rows=rows, caption=self.words)
-
-    @property
-    def words(self) -> str:
-        """The settings changed, in words."""
-        return (
-            ", ".join(f"{k.replace('_', ' ')}: {_n(v)}" for k, v in self.changes.items()) or "nothing changed"
-        )
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +77,9 @@ class Case:
             raise ValueError(f"no row {row!r}; there are {', '.join(ROWS)}")
         return self.dashboard.values[row]
 
-    def tells(self, cause: str | None = None) -> tuple[str, ...]:
-        """The rows that speak for a cause (default: this case's), as keys."""
-        return tuple(row for row in TELLING[cause or self.cause] if not isnan(self.dashboard.values[row]))
+    def tells(self) -> tuple[str, ...]:
+        """The rows that speak for its cause, as keys."""
+        return tuple(row for row in TELLING[self.cause] if not isnan(self.dashboard.values[row]))
 
     def changes(self, fix: str) -> dict[str, object]:
         """The settings that a fix of FIXES would set here. ValueError for an unknown fix."""
@@ -217,7 +177,3 @@ def _kinds(requests: Iterable[Request], names: tuple[str, str], limit: int) -> s
             )
             said.append("{} {} of {} prompt and {} output tokens on average".format(len(mine), name, *means))
     return "; ".join(said)
-
-
-def _n(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from chunkprefill.exercises.clinic.faults import CAUSES, FIX_FOR, HEALTHY, NOTHING, REMEDIES, TELLING
+from chunkprefill.exercises.clinic.replay import Replay
 from chunkprefill.exercises.clinic.rows import ROWS, Dashboard, say
+from chunkprefill.exercises.clinic.server import Settings
 from chunkprefill.exercises.feedback import Feedback
 
-if TYPE_CHECKING:
-    from chunkprefill.exercises.clinic.case import Case, Replay
+
+class Case(Protocol):
+    """What a verdict asks of a case: see `clinic.Case`."""
+
+    @property
+    def cause(self) -> str: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def dashboard(self) -> Dashboard: ...
+    @property
+    def mended(self) -> Dashboard: ...
+    def tells(self) -> tuple[str, ...]: ...
+    def changes(self, fix: str) -> dict[str, object]: ...
+    def replay(self, **changes: Any) -> Replay: ...
 
 
 def check(case: Case, cause: object, evidence: object, fix: object) -> Feedback:
