@@ -84,6 +84,7 @@ def measure(
         "parts": PARTS,
         "launch": "on a GPU: until the last kernel is handed over; on a CPU the pass is run, not launched, "
         "and what torch does to start its kernels counts as execution",
+        "collection": "Python's garbage collector waits while a run is timed",
         **{"dtype": str(kind).removeprefix("torch."), "tiny": tiny, "targets": TARGETS},
         "models": {name: {"weights": c.n_params, "layers": c.n_layers, "d_model": c.d_model}
                    for name, c in {"varied apart, recording": SMALL, **configs}.items()},

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from chunkprefill.analysis.breakdown import OverheadFit, breakdown, fit_overhead
-from chunkprefill.evidence.designs import SKIP, Design, grid, medians, timed
+from chunkprefill.evidence.designs import SKIP, Design, grid, medians, no_collection, timed
 from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.scheduling.core import Request
@@ -54,7 +54,7 @@ FULL = Sizes(
         *(Design(0, 8, 128), Design(16, 8, 128), Design(64, 4, 256), Design(32, 8, 128)),
     ),
     n_prompt=1024,
-    chunks=(16, 32, 64, 128, 256, 512, 1024),
+    chunks=(16, 64, 256, 1024),
     pairs=40,
 )
 TINY = Sizes(2, 2, tuple(grid((0, 4), (0, 2), (8, 32))), (Design(8, 4, 32),), 64, (16, 64), 2)
@@ -121,10 +121,11 @@ def vary_apart(model: Transformer, sizes: Sizes, *, seed: int = 0) -> dict[str, 
     found: dict[Design, list[Trace]] = {design: [] for design in designs}
     run = replayer(model)
     for i in tqdm(range(sizes.rounds + 1), desc="decodes, chunks, tokens apart"):
-        for design in random.Random(f"{seed} {i}").sample(designs, len(designs)):
-            again = run(design.trace(sizes.n_steps), design.policy)
-            if i:  # one round warms up
-                found[design].append(again)
+        with no_collection():
+            for design in random.Random(f"{seed} {i}").sample(designs, len(designs)):
+                again = run(design.trace(sizes.n_steps), design.policy)
+                if i:  # one round warms up
+                    found[design].append(again)
     middle = {design: medians(traces) for design, traces in found.items()}
     fits = {}
     for of, names in FITS.items():
@@ -136,7 +137,7 @@ def vary_apart(model: Transformer, sizes: Sizes, *, seed: int = 0) -> dict[str, 
     return {
         "columns": COLUMNS,
         "steps": [row for traces in found.values() for row in raw(traces[-1], skip=SKIP)],
-        "steps_are": "the last round's, unaveraged; fits are to medians over the rounds",
+        "steps_are": "the last round's, unaveraged; fits are to medians over a design's rounds and steps",
         "fits": fits,
     }
 
@@ -172,9 +173,10 @@ def by_chunk(models: Mapping[str, Transformer], sizes: Sizes) -> list[dict[str, 
     found: dict[tuple[str, int], list[Trace]] = {case: [] for case in cases}
     rounds, runs = max(2, sizes.rounds // 2), {name: replayer(model) for name, model in models.items()}
     for i in tqdm(range(rounds), desc="chunk sizes and models"):
-        for name, chunk in cases if i % 2 else cases[::-1]:
-            trace, policy = traces[chunk]
-            found[name, chunk].append(runs[name](trace, policy))
+        with no_collection():
+            for name, chunk in cases if i % 2 else cases[::-1]:
+                trace, policy = traces[chunk]
+                found[name, chunk].append(runs[name](trace, policy))
     return [row_of(name, chunk, medians(again)) for (name, chunk), again in found.items()]
 
 
@@ -213,9 +215,10 @@ def overlapping(model: Transformer, sizes: Sizes) -> list[dict[str, Any]]:
     """The same requests, serial and overlapped, interleaved: wall, execution, parts, the GPU's idle gaps."""
     requests = [Request(i, 0.0, 32 + 8 * i, sizes.n_prompt // 16 + 8) for i in range(8)]
     found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    for i in range(max(2, sizes.rounds)):
+    for i in tqdm(range(max(2, sizes.rounds // 2)), desc="serial and overlapped"):
         for overlap in (False, True) if i % 2 else (True, False):
-            trace = Engine(model, ChunkedPrefill(64), overlap=overlap).run(requests)
+            with no_collection():
+                trace = Engine(model, ChunkedPrefill(64), overlap=overlap).run(requests)
             wall = trace.steps[-1].end
             found[overlap].append({
                 "wall_us": 1e6 * wall, "steps": len(trace.steps),
@@ -241,10 +244,13 @@ def recording_cost(model: Transformer, sizes: Sizes) -> dict[str, Any]:
     engine = Engine(model, ChunkedPrefill(64))
     for i in tqdm(range(2 * sizes.pairs + 2), desc="recording, on and off"):
         on = (i % 2 == 0) == (i % 4 < 2)  # on, off, off, on, ...
-        engine.timed, begun = on, clock()
-        replay(trace, engine)
+        engine.timed = on
+        with no_collection():
+            begun = clock()
+            replay(trace, engine)
+            took = clock() - begun
         if i > 1:
-            samples[on].append(clock() - begun)
+            samples[on].append(took)
     middle = {on: median(values) for on, values in samples.items()}
     return {
         **{"clock": clock.__name__, "on_s": middle[True], "off_s": middle[False]},

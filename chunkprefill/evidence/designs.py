@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -66,6 +68,23 @@ def medians(traces: Sequence[Trace]) -> Trace:
     return one
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Python's garbage collector waits: it would fall on whichever step happens to make the most objects."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def timed(traces: Sequence[Trace], *names: str) -> list[Timed]:
-    """Of replays of designs: batches and s of the parts named (none: all), beginnings left out."""
-    return [row for trace in traces for row in part_times(trace, *names, skip=SKIP)]
+    """One row for each replayed design: its batch, and the median s of the parts named (none: all).
+
+    A design's steps differ only in how much is cached: a step that was disturbed is outvoted.
+    """
+    rows = [part_times(trace, *names, skip=SKIP) for trace in traces]
+    return [(steps[len(steps) // 2][0], median(seconds for _, seconds in steps)) for steps in rows]

@@ -129,18 +129,19 @@ def share(scheduling: float, step: float) -> float:
     return scheduling / (scheduling + step)
 
 
-def priced_shares(visit: float, *, chunk: int = 0, n_decodes: int = 32) -> dict[str, float]:
-    """Model -> share of a step, when each request in it costs `visit` s to schedule."""
-    n = n_decodes + (chunk > 0)
+def priced_shares(visit: float | SchedulerCost, *, chunk: int = 0, n_decodes: int = 32) -> dict[str, float]:
+    """Model -> share of a step. visit: s to schedule each request in it, or the cost of scheduling a step."""
+    cost = visit if isinstance(visit, SchedulerCost) else visit_cost(visit)
+    scheduling = cost(mixed(chunk=chunk, start=0, n_decodes=n_decodes, context=1000))
     return {
-        name: share(n * visit, step_seconds(config, chunk=chunk, n_decodes=n_decodes))
+        name: share(scheduling, step_seconds(config, chunk=chunk, n_decodes=n_decodes))
         for name, config in MODELS.items()
     }
 
 
 def overhead_share(*, changed: bool = False) -> Evidence:
     """Scheduling's share of a step, short ones and long ones. changed: a visit costs next to nothing."""
-    from chunkprefill.evidence.parts import measured_shares
+    from chunkprefill.evidence.parts import measured_shares, visit_fits
 
     visit = VLLM_VISIT[1] / (100 if changed else 1)
     decodes, chunks = priced_shares(visit), priced_shares(visit, chunk=2048)
@@ -152,6 +153,9 @@ def overhead_share(*, changed: bool = False) -> Evidence:
         for name, x in chunks.items()
     ]
     if not changed:
+        ours = priced_shares(visit_fits()["all"].cost)
+        numbers += [Number(f"{name}, 32 decodes, our engine's cost here", x, "%", "measured")
+                    for name, x in ours.items()]  # fmt: skip
         numbers += [Number(label, x, "%", "measured") for label, x in measured_shares().items()]
         numbers += [
             Number(f"vLLM 0.5.4 on A100s, 2024: {label}", x, "%", "published")
