@@ -29,6 +29,8 @@ _PUBLIC = {
     "analysis.engines": "decisions_picture settings_table sources_table",
     "analysis.breakdown": "Breakdown OverheadFit breakdown fit_overhead part_times",
     "analysis.fitplots": "fit_picture",
+    "analysis.partpictures": "breakdown_picture",
+    "analysis.profilepicture": "profile_picture",
     "analysis.graphs": "CudaGraphs",
     "analysis.lanes": "lanes_picture",
     "analysis.tasks": "Tasks tasks",
