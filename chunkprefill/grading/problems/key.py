@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -11,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import chunkprefill
 from chunkprefill.grading.problems.draw import check_secret
 from chunkprefill.grading.problems.sheet import Sheet
 
@@ -38,12 +40,20 @@ def make(name: str, secret: str) -> Key:
     ]
     return {
         "version": VERSION,
+        "package": chunkprefill.__version__,
         "problem_set": name,
         "secret": check_secret(secret),
         "needs_torch": sheet.needs_torch,
         "max_score": sheet.max_score,
         "questions": rows,
+        "digest": digest(sheet),
     }
+
+
+def digest(sheet: Sheet) -> str:
+    """A hash of what students are given: another version of the package may draw something else."""
+    seen = [[q.name, q.points, q.text, q.given, q.starter, q.public] for q in sheet.questions]
+    return hashlib.sha256(json.dumps([sheet.setup, seen]).encode()).hexdigest()
 
 
 def checked(key: Any) -> Key:
@@ -58,11 +68,15 @@ def checked(key: Any) -> Key:
         raise ValueError(f"problem_set must be text, got {key['problem_set']!r}")
     due = make(key["problem_set"], key["secret"])
     for name, value in due.items():
-        if key.get(name) != value:
-            raise ValueError(
-                f"{name} is not what this secret draws: the key was changed, or made by another version"
+        if key.get(name) != value and name != "package":
+            made, here = str(key.get("package"))[:20], chunkprefill.__version__
+            why = (
+                "the key was changed"
+                if made == here
+                else f"the key was made by version {made}, this is {here}"
             )
-    return due
+            raise ValueError(f"{name} is not what this secret draws here: {why}")
+    return due | {"package": str(key.get("package"))[:20]}
 
 
 def read(path: str | os.PathLike[str]) -> Key:
