@@ -45,6 +45,7 @@ pages-check: $(VENV)/.ready ## generated pages and stamped cells are up to date
 	$(RUN) tools/primer.py --check
 	$(RUN) tools/ledger.py --check
 	$(RUN) tools/readme.py --check
+	$(RUN) tools/measurements.py --check
 	$(RUN) tools/colab.py stamp --check
 	$(RUN) tools/notebooks.py check
 
@@ -63,6 +64,7 @@ pages: $(VENV)/.ready ## write the generated pages again
 	$(RUN) tools/primer.py
 	$(RUN) tools/ledger.py
 	$(RUN) tools/readme.py
+	$(RUN) tools/measurements.py
 
 stamp: $(VENV)/.ready ## put the repository's address of _config.yml into each notebook
 	$(RUN) tools/colab.py stamp

@@ -26,6 +26,7 @@ _PUBLIC = {
     "analysis.metrics": "goodput interference largest_tbt scheduling_delay stalls tbt tpot ttft",
     "analysis.style": "Canvas Picture Table picture",
     "analysis.explore": "Explorer",
+    "analysis.recorded": "recorded recorded_picture",
     "analysis.engines": "decisions_picture settings_table sources_table",
     "analysis.breakdown": "Breakdown OverheadFit breakdown fit_overhead part_times",
     "analysis.fitplots": "fit_picture",

@@ -27,6 +27,7 @@ BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.analys
     "measured": ("measured here", "timed by the cell beside it, on the machine that ran it"),
     "counted": ("counted here", "counted by the cell beside it; the same on every machine"),
     "simulated": ("simulated", "computed by the course's simulator from a cost model, not timed"),
+    "recorded": ("recorded run", "timed by a bench on the machine named beside it, not by this page"),
     "published": ("published", "taken from the source named beside it"),
     "drawing": ("drawing", "drawn to explain; its proportions were not measured"),
 }

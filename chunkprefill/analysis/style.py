@@ -29,6 +29,7 @@ BADGES = {
     "counted": "counted here",
     "simulated": "simulated",
     "published": "published",
+    "recorded": "recorded run",
     "drawing": "drawing",
 }
 WIDTH = 500  # user units; with 18 of them to a letter, text is still 9 pt on a phone 390 pixels wide

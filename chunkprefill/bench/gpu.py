@@ -178,7 +178,8 @@ def _line(row: JsonRow) -> str:
     cells = []
     for key, value in row.items():
         if isinstance(value, float):
-            value = f"{value * 1e3:.3f} ms" if key == "s" or key.endswith("_s") else f"{value:.4g}"
+            seconds = key == "s" or (key.endswith("_s") and not key.endswith("_per_s"))
+            value = f"{value * 1e3:.3f} ms" if seconds else f"{value:.4g}"
         if isinstance(value, str | int) and value != "":
             cells.append(f"{key} {value}")
     return "  " + ", ".join(cells)

@@ -1,0 +1,255 @@
+"""The recorded GPU run, for pages of those who have no such GPU: rows of `bench gpu`, badged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from html import escape
+from importlib.resources import files
+from math import isfinite
+from typing import Any, NamedTuple
+
+from chunkprefill.analysis.style import BADGES, Picture, Table
+from chunkprefill.analysis.traceplots import plain
+from chunkprefill.measure import measured
+
+Row = Mapping[str, Any]
+NONE = "**Recorded GPU run:** not yet recorded."
+MAX_BYTES = 4 << 20  # of the digest; ours is a tenth of it
+
+
+class Column(NamedTuple):
+    """A column of a view: its heading, what it reads (a key, or a function of the row), the unit."""
+
+    header: str
+    of: str | Callable[[Row], Any]
+    unit: str = ""  # "s", "B", "B/s", "FLOP/s", "%", "×", "tokens/s", or "" for counts and names
+
+    def value(self, row: Row) -> Any:
+        """None where the row has no such number."""
+        return self.of(row) if callable(self.of) else row.get(self.of)
+
+
+@dataclass(frozen=True)
+class View:
+    """One question to the recording: which rows, which columns. The first column is the key."""
+
+    section: str
+    caption: str
+    columns: tuple[Column, ...]
+    where: Mapping[str, Any] = field(default_factory=dict)  # what a row must say
+    base: Callable[[Sequence[Row]], Sequence[Row]] = list  # puts into each row what others know
+
+
+def _against_one_pass(rows: Sequence[Row]) -> list[Row]:
+    """Each row with its time over that of the largest chunk."""
+    whole = max(rows, key=lambda row: row["chunk"], default=None)
+    return [{**row, "against": row["s"] / whole["s"]} for row in rows] if whole else []
+
+
+def _whole(rows: Sequence[Row]) -> list[Row]:
+    """Of each prompt length the row with the largest chunk: in one pass, or nearly."""
+    best = {row["prompt"]: row for row in sorted(rows, key=lambda row: row["chunk"])}
+    return [best[n] for n in sorted(best)]
+
+
+def _tiles(rows: Sequence[Row]) -> list[Row]:
+    """Each row with its time over that of the row one token below, where there is one."""
+    took = {row["tokens"]: row["s"] for row in rows}
+    return [
+        {**row, "step": row["s"] / took[row["tokens"] - 1] if row["tokens"] - 1 in took else None}
+        for row in rows
+    ]
+
+
+def _load(row: Row) -> str:
+    """`512 + 64 at 2,048`: a chunk, decodes beside it, their context."""
+    decodes = f"{row['decodes']} at {row['context']:,}"
+    return f"{row['chunk']} + {decodes}" if row.get("chunk") else decodes
+
+
+def _policy(row: Row) -> str:
+    """The policy's name with what was chosen, not with every setting that was left alone."""
+    name, _, rest = str(row["policy"]).partition("(")
+    given = [part.split("=") for part in rest.rstrip(")").split(", ") if "=" in part]
+    told = ("max_tokens", "chunk", "mixed", "batch_size", "token_budget", "order", "max_num_batched_tokens")
+    dull = ("None", "False", "'arrival'")
+    kept = [v.strip("'") if k != "mixed" else k for k, v in given if k in told and v not in dull]
+    return f"{name}({', '.join(kept)})"
+
+
+#: What `recorded` can be asked for.
+VIEWS = {
+    "prompts": View("prefilling", "whole prompts, one after the other", (
+        Column("prompt", "prompt"), Column("time", "s", "s"), Column("tokens/s", "tokens_a_second"),
+    ), base=_whole),
+    "chunks": View("prefilling", "one prompt of 8,192 tokens, prefilled in chunks", (
+        Column("chunk", "chunk"), Column("time", "s", "s"), Column("against one pass", "against", "×"),
+        Column("of the peak", "fraction_of_peak", "%"),
+    ), {"prompt": 8192}, _against_one_pass),
+    "memory": View("memory", "bytes besides weights and cache, at most, by chunk", (
+        Column("chunk", "chunk"), Column("at most", "peak_bytes", "B"), Column("cache", "cache_bytes", "B"),
+    )),
+    "tiles": View("tiles", "one pass over so many tokens", (
+        Column("tokens", "tokens"), Column("time", "s", "s"), Column("one token fewer", "step", "×"),
+    ), base=_tiles),
+    "mixed": View("mixed", "a step of a chunk + decodes at a context", (
+        Column("chunk + decodes", _load), Column("time", "s", "s"),
+        Column("× its roofline", "over_roofline", "×"),
+    ), {"blocks": "in runs", "cached": 0}),
+    "decodes": View("decodes", "a step of decodes alone, at a context", (
+        Column("decodes", _load), Column("time", "s", "s"),
+        Column("of a copy's bytes/s", "fraction_of_copy", "%"),
+    ), {"blocks": "in runs", "graphs": False}),
+    "piggyback": View("piggyback", "decodes alone, over what they add to a step with a chunk", (
+        Column("chunk + decodes", _load), Column("alone", "decodes_s", "s"), Column("added", "added_s", "s"),
+        Column("saves", "saves", "×"),
+    )),
+    "policies": View("policies", "a long document comes while chats decode and more chats come", (
+        Column("policy", _policy), Column("chats' longest gap", "chat_tbt_max", "s"),
+        Column("late chats' first token", "late_ttft_max", "s"), Column("output/s", "output_tokens_per_s"),
+    )),
+    "scheduling": View("scheduling", "the same requests, each step scheduled before or during the last", (
+        Column("way", "way"), Column("in all", "wall_s", "s"), Column("scheduling", "scheduling_share", "%"),
+        Column("GPU idle", "device_idle_share", "%"),
+    )),
+    "transformers": View("twin_prefill", "8,192 tokens in chunks, here and by transformers", (
+        Column("chunk", "chunk"), Column("here", "s", "s"), Column("transformers", "theirs_s", "s"),
+        Column("ratio", "ratio", "×"),
+    ), {"prompt": 8192}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """Rows of the recorded run, as a table that carries its badge: which machine, when, which commit.
+
+    rows: the raw rows, seconds and bytes; empty where nothing was recorded. table: what is shown of them,
+    with a last column of the reader's own numbers where `mine` was given.
+    """
+
+    rows: tuple[Row, ...]
+    table: Table | None
+    where: str
+
+    def __str__(self) -> str:
+        return f"[{BADGES['recorded']}: {self.where}]\n{self.table}" if self.table else NONE.replace("**", "")
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        if self.table is None:
+            return "<p><strong>Recorded GPU run:</strong> not yet recorded.</p>"
+        return (
+            '<div class="cp-recorded" style="margin:1em 0"><p style="margin:.3rem 0">'
+            f'<span class="cp-badge cp-badge-recorded">{BADGES["recorded"]}</span> {escape(self.where)}</p>'
+            f"{self.table._repr_html_()}</div>"
+        )
+
+
+def recorded(
+    what: str,
+    *,
+    model: str | None = None,
+    mine: Mapping[Any, float] | None = None,
+    mine_unit: str = "s",
+    mine_header: str = "yours",
+    document: Mapping[str, Any] | None = None,
+) -> Recorded:
+    """What was recorded on a GPU, badged: beside the reader's own numbers, never in their place.
+
+    what:     a key of VIEWS: "prompts", "chunks", "memory", "tiles", "mixed", "decodes", "piggyback",
+              "policies", "scheduling", "transformers"
+    model:    the largest one recorded, unless named
+    mine:     {first cell of a row: the reader's number}; keys of no recorded row get rows of their own
+    document: a recording, in place of the one that travels with the package
+
+    Where nothing was recorded it says so. Raises ValueError for an unknown `what` or model.
+    """
+    if what not in VIEWS:
+        raise ValueError(f"nothing is recorded by the name {what!r}; there is {', '.join(VIEWS)}")
+    view, found = VIEWS[what], document if document is not None else digest()
+    rows = [row for row in found.get("rows", ()) if row.get("section") == view.section]
+    models = [name for name in found.get("models", ()) if any(row.get("model") == name for row in rows)]
+    if model is not None and found.get("rows") and model not in models:
+        raise ValueError(f"{what}: no rows of {model!r}; there are some of {', '.join(models) or 'nobody'}")
+    chosen = model or (models[-1] if models else "")
+    rows = [r for r in rows if r.get("model") == chosen and all(r.get(k) == v for k, v in view.where.items())]
+    rows = list(view.base(rows))
+    if not rows:
+        return Recorded(rows=(), table=None, where="")
+    cells = [[_said(column.value(row), column.unit) for column in view.columns] for row in rows]
+    header = [column.header for column in view.columns]
+    if mine:
+        header.append(mine_header)
+        keys = [view.columns[0].value(row) for row in rows]
+        for line, key in zip(cells, keys):
+            line.append(measured(mine[key], mine_unit) if key in mine else "–")
+        for key in [key for key in mine if key not in keys]:
+            blank = ["–"] * (len(header) - 2)
+            cells.append([_said(key, ""), *blank, measured(mine[key], mine_unit)])
+    table = Table(header=header, rows=cells, caption=f"{chosen}: {view.caption}")
+    return Recorded(rows=tuple(rows), table=table, where=where_from(found))
+
+
+def recorded_picture(
+    what: str, y: str, *, document: Mapping[str, Any] | None = None, **words: Any
+) -> Picture:
+    """A recorded quantity `y` by the first column of a view, with the operator roofline where it has one.
+
+    words: what `curve_picture` takes besides. Raises ValueError where nothing was recorded.
+    """
+    from chunkprefill.analysis.plots import curve_picture
+
+    found = recorded(what, document=document)
+    if not found.rows:
+        raise ValueError(f"{what}: not yet recorded")
+    key = VIEWS[what].columns[0]
+    xs = [key.value(row) for row in found.rows]
+    series = {"measured": (xs, [row[y] for row in found.rows])}
+    if y == "s" and all("roofline_s" in row for row in found.rows):
+        series["operator roofline"] = (xs, [row["roofline_s"] for row in found.rows])
+    return curve_picture(series, badge="recorded", source=found.where, x_label=key.header, **words)
+
+
+def where_from(document: Mapping[str, Any]) -> str:
+    """The machine, the type, the day and the commit of a recording, in one line."""
+    p = document["provenance"]
+    commit = str(p["commit"])[:8] + (" with uncommitted changes" if p["dirty"] is True else "")
+    kind = f", {document['dtype']}" if "dtype" in document else ""
+    partly = {"tiny": ", in miniature", "smoke": ", a first try"}.get(document.get("size", ""), "")
+    return f"{p['device']}{kind}, {str(p['date'])[:10]}, commit {commit}{partly}"
+
+
+@cache
+def digest() -> dict[str, Any]:
+    """The recording that travels with the package, made by `tools/measurements.py`; {} if there is none."""
+    path = files("chunkprefill") / "data" / "recorded.json"
+    if not path.is_file():
+        return {}
+    text = path.read_text("utf-8")
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"recorded.json has {len(text):,} characters, at most {MAX_BYTES:,} are read")
+    document = json.loads(text)
+    if not isinstance(document, dict) or not isinstance(document.get("rows", []), list):
+        raise ValueError("recorded.json is no recording: an object with rows is needed")
+    return document
+
+
+def _said(value: Any, unit: str) -> str:
+    """A recorded number as text; not `≈`, for it is the same at every run of the page."""
+    if value is None or (isinstance(value, float) and not isfinite(value)):
+        return "–"
+    if isinstance(value, str):
+        return value
+    if unit == "%":
+        return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
+    if unit == "×":
+        return f"{value:.2f}×" if abs(value) < 10 else f"{value:.0f}×"
+    if unit in ("B", "B/s", "FLOP/s"):
+        return measured(value, unit).lstrip("≈")
+    if unit == "s":
+        return plain(value, "s")
+    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:,.3g}"
