@@ -45,7 +45,7 @@ class PipeSession(Asking):
         self.limits, self.safe = limits, safe
         self.ended: SessionEnded | None = None
         self.troubles: list[list[Any]] = []
-        self._buffer, self._n_read, self._cpu = b"", 0, 0.0
+        self._buffer, self._n_lines, self._n_read, self._cpu = bytearray(), 0, 0, 0.0
         self._asked = self._slept = self._napped = (
             0.0  # s: with a question open; doing nothing, long or short
         )
@@ -143,7 +143,7 @@ class PipeSession(Asking):
             ready.register(source, selectors.EVENT_READ)
             ready.register(sink, selectors.EVENT_WRITE)
             looked = begun
-            while b"\n" not in self._buffer:
+            while not self._n_lines:
                 for key, _ in ready.select(TICK):
                     if key.fd == source:
                         self._receive(source)
@@ -154,7 +154,10 @@ class PipeSession(Asking):
                 if monotonic() - looked >= TICK:
                     looked = monotonic()
                     self._look(begun, times, wall_s)
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        end = self._buffer.index(b"\n")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._n_lines -= 1
         self._asked += monotonic() - begun
         idle = monotonic() - begun - sum(self._times()) + sum(times)
         if idle > NAP_S:
@@ -185,6 +188,7 @@ class PipeSession(Asking):
         if not data:
             raise self._gone()
         self._n_read += len(data)
+        self._n_lines += data.count(b"\n")
         self._buffer += data
         if len(self._buffer) > MAX_LINE or self._n_read > MAX_ALL:
             raise Crashed(
