@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from chunkprefill.bench import (
+    gpu_attention,
     gpu_equality,
     gpu_passes,
     gpu_serving,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "prefilling": (gpu_passes.prefilling, 36),
     "mixed": (gpu_steps.mixed, 9),
     "decodes": (gpu_steps.decodes, 7),
+    "attention": (gpu_attention.attention, 3),
     "twin_prefill": (gpu_twin.twin_prefill, 18),
     "twin_batching": (gpu_twin.twin_batching, 12),
     "piggyback": (gpu_steps.piggyback, 5),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 
@@ -44,3 +47,10 @@ def why_not_varlen(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype not in (torch.float16, torch.bfloat16):
         return f"it takes float16 and bfloat16, not {str(dtype).removeprefix('torch.')}"
     return None if varlen_parameters() else f"torch {torch.__version__} has no varlen_attn"
+
+
+def walks(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether our own kernel for decoding steps can run: where `varlen` can, with triton and a C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    known = find_spec("triton") is not None and compiler is not None
+    return known and head_dim >= 16 and head_dim & (head_dim - 1) == 0 and not why_not_varlen(device, dtype)

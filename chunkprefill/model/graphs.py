@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from chunkprefill.model.paged import PagedKVCache, PagedWindow
-from chunkprefill.model.ragged import Varlen
+from chunkprefill.model.ragged import Walked
 from chunkprefill.model.transformer import Transformer
 
 SIZES = (1, 2, 4, *range(8, 257, 8))  # sequences that a graph is recorded for
@@ -24,8 +24,8 @@ class Fixed:
     """A window on fixed memory: n decoding steps, whoever they belong to (`model.transformer.KV`)."""
 
     cache: PagedKVCache
-    numbers: Tensor  # [5, n] token, position, slot, first key, number of keys
-    attention: Varlen
+    numbers: Tensor  # [3, n] token, position, slot
+    attention: Walked
 
     def positions(self) -> Tensor:
         return self.numbers[1]
@@ -36,8 +36,18 @@ class Fixed:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         for store, new in ((keys, k), (values, v)):
-            store.flatten(0, 1)[self.numbers[2]] = new
+            store.flatten(0, 1).index_copy_(0, self.numbers[2], new)
         return self.attention(q, keys, values)
+
+    def fill(self, numbers: Tensor, part: Walked) -> None:
+        """Take over the numbers of a batch of at most n; rows that are left over repeat its first."""
+        n, width = part.tables.shape
+        for here, new in ((self.numbers.T, numbers.T), (self.attention.ends, part.ends)):
+            here[:n].copy_(new)
+            here[n:].copy_(new[:1].expand_as(here[n:]))
+        tables = self.attention.tables
+        tables[:n, :width].copy_(part.tables)
+        tables[n:, :width].copy_(part.tables[:1].expand_as(tables[n:, :width]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,51 +60,45 @@ class Recorded:
 
 
 class DecodeGraphs:
-    """Graphs for the decoding steps of one model and cache, recorded at first use; for `varlen` attention."""
+    """Graphs for the decoding steps of one model and cache, recorded at first use.
+
+    Raises ValueError where `varlen` attention with its own decoding kernel (`model.walk`) cannot run.
+    """
 
     def __init__(self, model: Transformer, cache: PagedKVCache) -> None:
-        if cache.backend != "varlen":
-            raise ValueError(f"CUDA graphs need varlen attention on a GPU; the cache has {cache.backend}")
+        if not cache.walks:
+            raise ValueError(
+                f"CUDA graphs need varlen attention on a GPU, with triton; the cache has {cache.backend} on "
+                f"{cache.keys.device.type}"
+            )
         self.model, self.cache = model, cache
-        self._recorded: dict[tuple[int, int, int], Recorded] = {}
+        self._recorded: dict[tuple[int, ...], Recorded] = {}
 
     def __call__(self, strip: Tensor, window: PagedWindow) -> Tensor | None:
-        """The next token of each row; None if the step is no lone batch of decodes that is read in place."""
+        """The next token of each row; None for a step with any chunk in it, or more rows than any graph."""
         (_, part), n = window.parts[0], window.n_rows
-        alone = len(window.parts) == 1 and isinstance(part, Varlen) and part.max_q == 1
-        if not (alone and part.blocks is None and part.pages is None and n <= SIZES[-1]):  # type: ignore
+        if len(window.parts) > 1 or not isinstance(part, Walked) or n > SIZES[-1]:
             return None
-        if len(window.emit_rows()) < n:
+        if len(window.emit_rows()) < n:  # a prompt's chunk of one token is no decoding step
             return None
-        assert isinstance(part, Varlen)
         self.cache.reserve(window.n_blocks)
         size = next(size for size in SIZES if size >= n)
-        longest = 1 << max(8, (part.max_k - 1).bit_length())  # how the keys are split depends on it
-        key = size, longest, self.cache.keys.data_ptr()
-        rows = torch.stack(
-            (strip, window.positions(), window._slots, part.first[:-1].long(), part.used.long())
-        )
-        if size > n:
-            rows = torch.cat((rows, rows[:, :1].expand(-1, size - n)), dim=1)
+        width = 1 << (part.tables.shape[1] - 1).bit_length()
+        key = size, width, part.n_splits, self.cache.keys.data_ptr()
+        numbers = torch.stack((strip, window.positions(), window._slots))  # [3, n]
         if key not in self._recorded:
-            self._recorded[key] = self._record(rows, longest)
+            self._recorded[key] = self._record(size, width, numbers, part)
         recorded = self._recorded[key]
-        self._fill(recorded.window, rows)
+        recorded.window.fill(numbers, part)
         recorded.graph.replay()
         return recorded.tokens[:n].clone()
 
-    def _fill(self, window: Fixed, rows: Tensor) -> None:
-        window.numbers.copy_(rows)
-        window.attention.first[:-1].copy_(rows[3])
-        window.attention.used.copy_(rows[4])
-
-    def _record(self, rows: Tensor, longest: int) -> Recorded:
-        """Capture a pass over these rows; it runs a few times before, so that nothing is set up meanwhile."""
-        size, device = rows.shape[1], rows.device
-        bounds = torch.arange(size + 1, dtype=torch.int32, device=device)
-        attention = Varlen(bounds, torch.zeros_like(bounds), torch.zeros_like(bounds[1:]), 1, longest)
-        window = Fixed(self.cache, rows.clone(), attention)
-        self._fill(window, rows)
+    def _record(self, size: int, width: int, numbers: Tensor, part: Walked) -> Recorded:
+        """Capture a pass over this batch; it runs a few times before, so that nothing is set up meanwhile."""
+        empty = torch.zeros((size, width + 4), dtype=torch.long, device=numbers.device)
+        attention = Walked(empty[:, 4:].int(), empty[:, 0].int(), part.n_splits)
+        window = Fixed(self.cache, empty.T[:3].contiguous(), attention)
+        window.fill(numbers, part)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from chunkprefill.model.attention import backend_named
-from chunkprefill.model.backends import backend_for
+from chunkprefill.model.backends import backend_for, walks
 from chunkprefill.model.config import Config
-from chunkprefill.model.ragged import Alone, Chunk, Padded, Varlen, moved, read
+from chunkprefill.model.ragged import Alone, Chunk, Padded, Varlen, Walked, moved, read
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
 
@@ -36,6 +36,7 @@ class PagedKVCache:
         self.config, self.pool = config, pool or BlockPool(None)
         self.backend = backend_for(backend, device, dtype)
         self.attention = backend_named(self.backend)
+        self.walks = self.backend == "varlen" and walks(torch.device(device), dtype, config.head_dim)
         shape = (config.n_layers, 0, self.pool.block_size, config.n_kv_heads, config.head_dim)
         self.keys = torch.empty(shape, dtype=dtype, device=device)  # [L, blocks, block, Hkv, D]
         self.values = torch.empty_like(self.keys)
@@ -48,7 +49,7 @@ class PagedKVCache:
         want = min(max(n_blocks, 2 * have), self.pool.n_blocks or n_blocks + have)
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_empty((old.shape[0], max(want, n_blocks), *old.shape[2:]))
+            new = old.new_zeros((old.shape[0], max(want, n_blocks), *old.shape[2:]))  # masked, and never NaN
             new[:, :have] = old
             setattr(self, name, new)
 
@@ -106,7 +107,7 @@ class PagedWindow:
         self.cache.reserve(self.n_blocks)
         keys, values = self.cache.keys[layer], self.cache.values[layer]  # [blocks, block, Hkv, D]
         for store, new in ((keys, k), (values, v)):
-            store.flatten(0, 1)[self._slots] = new
+            store.flatten(0, 1).index_copy_(0, self._slots, new)
         if len(self.parts) == 1:
             return self.parts[0][1](q, keys, values)
         out = torch.empty_like(q)
@@ -122,22 +123,24 @@ def _parts(cache: PagedKVCache, chunks: Sequence[Chunk]) -> list[tuple[slice | T
     what must be copied apart from what is read in place. Others: chunk by chunk, and on a GPU all decoding
     steps at once.
     """
-    device, size = cache.keys.device, cache.pool.block_size
-    groups: dict[tuple[bool, ...], list[Chunk]] = {}
-    if cache.backend == "varlen":
-        for chunk in chunks:
+    device, size, many = cache.keys.device, cache.pool.block_size, cache.backend == "varlen"
+    lone = [chunk for chunk in chunks if chunk.length == 1]
+    if not lone:
+        together: Part | None = None
+    elif cache.walks:
+        together = Walked.of(lone, cache.config.n_kv_heads, device)
+    elif not many and cache.backend != "reference" and device.type == "cuda":
+        together = Padded.of(lone, size, device)
+    else:
+        together = None
+    parts: list[tuple[slice | Tensor, Part]] = [(_rows(lone, device), together)] if together else []
+    rest = [chunk for chunk in chunks if chunk.length > 1 or not together]
+    if many:
+        groups: dict[tuple[bool, bool], list[Chunk]] = {}
+        for chunk in rest:
             groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
-        return [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
-    together = [c for c in chunks if c.length == 1] if device.type == "cuda" else []
-    if len(together) < 2 or cache.backend == "reference":
-        together = []
-    alone = [chunk for chunk in chunks if chunk.length > 1 or not together]
-    parts: list[tuple[slice | Tensor, Part]] = [
-        (_rows([chunk], device), Alone.of(chunk, cache.attention, device)) for chunk in alone
-    ]
-    if together:
-        parts.append((_rows(together, device), Padded.of(together, size, device)))
-    return parts
+        return parts + [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
+    return parts + [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
 
 
 def _rows(chunks: Sequence[Chunk], device: torch.device) -> slice | Tensor:

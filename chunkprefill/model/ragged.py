@@ -151,6 +151,39 @@ class Varlen:
 PAGE = 256  # tokens: the pages that flash attention walks by itself are multiples of this
 
 
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """Decoding steps in one launch of our own kernel, which walks the tables; see `model.walk`."""
+
+    tables: Tensor  # [B, blocks] int32
+    ends: Tensor  # [B] int32
+    n_splits: int
+
+    def __call__(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        from chunkprefill.model.walk import walk
+
+        return walk(q, keys, values, self.tables, self.ends, n_splits=self.n_splits)
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], n_kv_heads: int, device: torch.device) -> Walked:
+        width = max(len(chunk.table) for chunk in chunks)
+        filled = [n for c in chunks for n in (*c.table, *[0] * (width - len(c.table)))]
+        tables, ends = moved([filled, [chunk.end for chunk in chunks]], device)
+        n_splits = splits_for(len(chunks) * n_kv_heads, max(chunk.end for chunk in chunks))
+        return cls(tables.int().view(len(chunks), width), ends.int(), n_splits)
+
+
+def splits_for(n_programs: int, longest: int) -> int:
+    """Ranges of keys to read side by side: enough to fill a device, none below 256 keys; 1 to 16.
+
+    264: two programs on each of an H100's 132 multiprocessors.
+    """
+    n = 1
+    while n < 16 and n * n_programs < 264 and longest > 256 * n:
+        n *= 2
+    return n
+
+
 def _before(lengths: Iterable[int]) -> list[int]:
     """How many came before each, and in all: 3, 1, 2 -> 0, 3, 4, 6."""
     sums = [0]

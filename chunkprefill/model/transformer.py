@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, cast
 
 import torch
@@ -52,8 +52,23 @@ def rope_frequencies(config: Config, dtype: torch.dtype, device: torch.device) -
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE in place: turn the pairs (i, i + D/2) of x, `[T, heads, D]`; see `Transformer._angles`."""
-    other = x.roll(x.shape[-1] // 2, -1)  # each number's partner, in its place
+    first, second = x.chunk(2, dim=-1)
+    other = torch.cat((second, first), dim=-1)  # each number's partner, in its place
     return x.mul_(cos).addcmul_(other, sin)
+
+
+def add_product_(x: Tensor, linear: nn.Linear, y: Tensor) -> Tensor:
+    """x + linear(y), in the memory of x."""
+    x.addmm_(y, linear.weight.T)
+    return x if linear.bias is None else x.add_(linear.bias)
+
+
+def halves(linear: nn.Linear, x: Tensor) -> Iterable[Tensor]:
+    """The two halves of linear(x): one product on a CPU; two on a GPU, where it is strides that cost."""
+    if not x.is_cuda:
+        return linear(x).chunk(2, dim=-1)
+    biases = (None, None) if linear.bias is None else linear.bias.chunk(2)
+    return [F.linear(x, weight, bias) for weight, bias in zip(linear.weight.chunk(2), biases)]
 
 
 class Layer(nn.Module):
@@ -83,10 +98,10 @@ class Layer(nn.Module):
         return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The residual stream after the layer, of x, `[rows, d_model]`, and `attended`, `[rows, H, D]`."""
-        x = x + self.out(attended.flatten(1))
-        gate, up = self.gate_up(rms_norm(x, self.norm2, self.config.norm_eps)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate, inplace=True).mul_(up))
+        """The residual stream after the layer, in place of x `[rows, d_model]`; attended `[rows, H, D]`."""
+        add_product_(x, self.out, attended.flatten(1))
+        gate, up = halves(self.gate_up, rms_norm(x, self.norm2, self.config.norm_eps))
+        return add_product_(x, self.down, F.silu(gate, inplace=True).mul_(up))
 
 
 class Transformer(nn.Module):

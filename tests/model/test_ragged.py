@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,13 +68,16 @@ def check(
     backend: str | None,
     dtype: torch.dtype = torch.float64,
     device: str = "cpu",
+    walks: bool | None = None,
+    head_dim: int = 8,
 ) -> paged.PagedWindow:
     """Attend through a window and, apart, sequence by sequence; both the rows and what is stored agree."""
-    config = small_model().config
+    config = small_model(head_dim=head_dim).config
     cache = cp.PagedKVCache(
         config, cp.BlockPool(None, size), dtype=dtype, device=device, backend=backend and "sdpa"
     )
     cache.backend = backend or cache.backend
+    cache.walks = cache.walks if walks is None else walks
     n_blocks = 1 + max(max(table) for table in tables.values())
     cache.reserve(n_blocks)
     g = torch.Generator(device=device).manual_seed(3)
@@ -133,6 +138,42 @@ def test_varlen_bounds(names: set[str], case: tuple[int, int, int, bool]) -> Non
         assert not (copied and "block_table" in names and size == 16), "pages need no copy"
 
 
+def walk_like(q: Any, keys: Any, values: Any, tables: Any, ends: Any, *, n_splits: int) -> Any:
+    """What our own kernel promises, and that what it is given is what it takes."""
+    assert tables.dtype == ends.dtype == torch.int32 and len(tables) == len(ends) == len(q)
+    assert n_splits in (1, 2, 4, 8, 16)
+    rows = [
+        reference(
+            q[i : i + 1],
+            *(ragged.read(x, tables[i, : -(-n // keys.shape[1])].long())[:n] for x in (keys, values)),
+        )
+        for i, n in enumerate(ends.tolist())
+    ]
+    return torch.cat(rows)
+
+
+@given(cases)
+@settings(max_examples=60, deadline=None)
+def test_decodes_that_walk_their_tables(case: tuple[int, int, int, bool]) -> None:
+    seed, n, size, runs = case
+    batch, tables = mixed(random.Random(seed), n, size, runs=runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "chunkprefill.model.walk", SimpleNamespace(walk=walk_like))
+        patch.setattr(ragged, "varlen_parameters", frozenset)
+        patch.setattr(ragged, "_older", flash_like)
+        window = check(batch, tables, size=size, backend="varlen", walks=True)
+    lone = [isinstance(part, ragged.Walked) for _, part in window.parts].count(True)
+    assert lone == (1 in batch.length) and len(window.parts) <= lone + 2
+
+
+@given(st.integers(1, 5000), st.integers(1, 200_000))
+def test_long_keys_are_split_until_the_device_is_full(n_programs: int, longest: int) -> None:
+    n = ragged.splits_for(n_programs, longest)
+    assert n in (1, 2, 4, 8, 16)
+    assert n == 1 or (n_programs * n / 2 < 264 and longest > 128 * n), "no split that nobody needs"
+    assert n == 16 or n * n_programs >= 264 or longest <= 256 * n, "and each that does"
+
+
 @given(cases)
 @settings(max_examples=60, deadline=None)
 def test_padded_decodes(case: tuple[int, int, int, bool]) -> None:
@@ -175,12 +216,12 @@ def test_the_backend_is_chosen_and_refused_with_a_reason(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("backend", [None, "sdpa"])
-def test_mixed_batches_on_a_gpu(dtype: torch.dtype, backend: str | None) -> None:
+@pytest.mark.parametrize(("backend", "walks"), [(None, None), (None, False), ("sdpa", None)])
+def test_mixed_batches_on_a_gpu(dtype: torch.dtype, backend: str | None, walks: bool | None) -> None:
     need("cuda", "cuda" in DEVICES, "no CUDA device")
     for seed in range(20):
         batch, tables = mixed(random.Random(seed), 9, 16, runs=seed % 2 == 0)
-        check(batch, tables, size=16, backend=backend, dtype=dtype, device="cuda")
+        check(batch, tables, size=16, backend=backend, dtype=dtype, device="cuda", walks=walks, head_dim=16)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -204,7 +245,7 @@ def test_a_graph_plays_back_what_the_pass_computes(dtype: torch.dtype) -> None:
     need("cuda", "cuda" in DEVICES, "no CUDA device")
     from chunkprefill.model.graphs import DecodeGraphs
 
-    model = small_model(dtype=dtype, device="cuda")
+    model = small_model(dtype=dtype, device="cuda", head_dim=16)
     cache = cp.PagedKVCache(model.config, cp.BlockPool(None, 16), dtype=dtype, device="cuda")
     graphs = DecodeGraphs(model, cache)
     rng = random.Random(5)
@@ -230,5 +271,5 @@ def test_a_graph_plays_back_what_the_pass_computes(dtype: torch.dtype) -> None:
 
 
 def test_an_engine_without_the_kernel_refuses_graphs() -> None:
-    with pytest.raises(ValueError, match="CUDA graphs need varlen attention on a GPU; the cache has sdpa"):
+    with pytest.raises(ValueError, match="CUDA graphs need varlen attention on a GPU, with triton"):
         cp.Engine(small_model(), cp.ChunkedPrefill(8), graphs=True)
