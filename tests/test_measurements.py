@@ -115,6 +115,10 @@ def test_the_readers_own_numbers_stand_beside_never_in_place(miniature: dict[str
 def test_unknown_names_are_refused(miniature: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="there is prompts"):
         cp.recorded("speed")
+    with pytest.raises(ValueError, match="no column speed; there is chunk"):
+        cp.recorded("chunks", columns=("speed",))
+    few = cp.recorded("chunks", columns=("time",), document=miniature)
+    assert list(few.table.header) == ["chunk", "time"]
     with pytest.raises(ValueError, match="Llama-9"):
         cp.recorded("chunks", model="Llama-9", document=miniature)
 

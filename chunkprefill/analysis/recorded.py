@@ -153,6 +153,7 @@ def recorded(
     what: str,
     *,
     model: str | None = None,
+    columns: Sequence[str] = (),
     mine: Mapping[Any, float] | None = None,
     mine_unit: str = "s",
     mine_header: str = "yours",
@@ -163,14 +164,19 @@ def recorded(
     what:     a key of VIEWS: "prompts", "chunks", "memory", "tiles", "mixed", "decodes", "piggyback",
               "policies", "scheduling", "transformers"
     model:    the largest one recorded, unless named
+    columns:  headings of the columns to show, the first always; all, unless named
     mine:     {first cell of a row: the reader's number}; keys of no recorded row get rows of their own
     document: a recording, in place of the one that travels with the package
 
-    Where nothing was recorded it says so. Raises ValueError for an unknown `what` or model.
+    Where nothing was recorded it says so. Raises ValueError for an unknown `what`, model or column.
     """
     if what not in VIEWS:
         raise ValueError(f"nothing is recorded by the name {what!r}; there is {', '.join(VIEWS)}")
     view, found = VIEWS[what], document if document is not None else digest()
+    if unknown := set(columns) - {column.header for column in view.columns}:
+        there = ", ".join(column.header for column in view.columns)
+        raise ValueError(f"{what}: no column {', '.join(sorted(unknown))}; there is {there}")
+    shown = [c for i, c in enumerate(view.columns) if not i or not columns or c.header in columns]
     rows = [row for row in found.get("rows", ()) if row.get("section") == view.section]
     models = [name for name in found.get("models", ()) if any(row.get("model") == name for row in rows)]
     if model is not None and found.get("rows") and model not in models:
@@ -180,8 +186,8 @@ def recorded(
     rows = list(view.base(rows))
     if not rows:
         return Recorded(rows=(), table=None, where="")
-    cells = [[_said(column.value(row), column.unit) for column in view.columns] for row in rows]
-    header = [column.header for column in view.columns]
+    cells = [[_said(column.value(row), column.unit) for column in shown] for row in rows]
+    header = [column.header for column in shown]
     if mine:
         header.append(mine_header)
         keys = [view.columns[0].value(row) for row in rows]
