@@ -49,8 +49,8 @@ class Kept:
     """What prompts asked of a scheduler in one run, for each prompt that was counted.
 
     visits: steps in which a chunk of it ran. half_built: of these, how many left its cache unfinished, to be
-    carried to the next decision. mixed: steps that held a chunk of it beside decodes. block_seconds: blocks
-    it held before its first token, times the s it held them. decode_visits: rows of decodes, in all.
+    carried to the next decision. mixed: of these, how many ran beside decodes. block_seconds: blocks it held
+    before its first token, times the s it held them. decode_visits: rows beyond a prompt's end, in all.
     """
 
     visits: float
@@ -62,14 +62,15 @@ class Kept:
 
 def kept(trace: Trace, rids: Iterable[object], block_size: int = 16) -> Kept:
     """Count visits and state of the prompts of `rids` in a trace. ValueError if there are none."""
-    prompts = {r.rid: r.n_prompt for r in trace.requests if r.rid in set(rids)}
+    ends = {r.rid: r.n_prompt for r in trace.requests}
+    prompts = ends.keys() & set(rids)
     if not prompts:
         raise ValueError(f"none of the {len(trace.requests)} requests is named: nothing to count")
     visits = half = both = decodes = 0
     seconds = 0.0
     for step in trace.steps:
-        rows = [c for c in step.batch if c.rid in prompts and c.start < prompts[c.rid]]
-        n = step.batch.totals().n_decodes
+        rows = [c for c in step.batch if c.rid in prompts and c.start < ends[c.rid]]
+        n = sum(c.start >= ends[c.rid] for c in step.batch)
         visits, decodes = visits + len(rows), decodes + n
         half += sum(not row.emits for row in rows)
         both += len(rows) if n else 0
