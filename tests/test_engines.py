@@ -117,6 +117,7 @@ def test_every_proposal_at_the_moment_keeps_the_contract():
     for plan in plans.values():
         assert len(evidence.moment().apply(plan)) == len(plan.tokens)
     assert plans["a"] == plans["f"] and plans["d"] == plans["e"] and plans["b"] != plans["c"]
+    assert plans["b"].tokens == {"document": 4096, "chat 3": 64}
 
 
 # --- claims -----------------------------------------------------------------------------------------

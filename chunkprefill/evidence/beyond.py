@@ -139,7 +139,7 @@ def no_budget(*, changed: bool = False) -> Evidence:
         holds=not any(alike.values()) and divided > 0,
         setting="two cards serve conversations with lengths as in Azure's trace. Nine of ten first tokens "
         f"come within {1e3 * bounds[0]:.0f} ms, and P99 of the time between tokens is at most "
-        f"{1e3 * bounds[1]:.0f} ms, {ON}.",
+        f"{1e3 * bounds[1]:.0f} ms, {ON}. Rates from {RATES[0]} to {RATES[-1]} a second for each card.",
         numbers=(*numbers, Number("one card prefills, one decodes", divided, "", "simulated")),
         otherwise=f"allow {1e3 * LOOSE[1]:.0f} ms between tokens.",
     )

@@ -32,11 +32,10 @@ ON = "priced by published kernel timings of Llama-3.1-8B on an RTX PRO 6000"
 
 
 def moment() -> State:
-    """Chats 1 and 2 decode, a document of 4,096 tokens has 512 in the cache, and chat 3 waits behind it."""
+    """Chats 1 and 2 decode; a document of 4,096 tokens has come, and chat 3 behind it."""
     running = [Seq(f"chat {i}", 64, 0.0, cached=70, generated=7, order=i - 1) for i in (1, 2)]
-    document = Seq("document", 4096, 0.1, priority=1, cached=512, order=2)
-    chat = Seq("chat 3", 64, 0.16, order=3)
-    return State(now=0.2, running=(*running, document), waiting=(chat,))
+    waiting = [Seq("document", 4096, 0.1, priority=1, order=2), Seq("chat 3", 64, 0.16, order=3)]
+    return State(now=0.2, running=running, waiting=waiting)
 
 
 def proposals(engines: Mapping[str, Any], state: State | None = None) -> dict[str, Plan]:
