@@ -148,7 +148,9 @@ def test_asking_the_policy_in_a_replay_leaves_its_plan_aside(tiny):
     trace = cp.simulate(requests(), cp.ChunkedPrefill(24), cost)
     asked = cp.replay(trace, cp.Engine(tiny, Slow(0.002)), decide=True)
     unasked = cp.replay(trace, cp.Engine(tiny, Slow(0.002)))
-    assert [s.batch for s in asked.steps] == [s.batch for s in unasked.steps] == [s.batch for s in trace.steps]
+    assert (
+        [s.batch for s in asked.steps] == [s.batch for s in unasked.steps] == [s.batch for s in trace.steps]
+    )
     assert min(asked.parts["decide"]) >= 0.002 > 1e-4 > median(unasked.parts["decide"])
 
 
@@ -200,3 +202,142 @@ def test_parts_that_are_no_table_are_refused(tiny, tmp_path, timings):
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"broken\.json: a broken trace"):
         cp.Trace.load(path)
+
+
+# --- the GPU's idle gap, without a GPU ----------------------------------------------------------------
+
+
+class Event:
+    """A CUDA event on a clock of our own, ms."""
+
+    def __init__(self, at):
+        self.at, self.waited = at, 0
+
+    def synchronize(self):
+        self.waited += 1
+
+    def elapsed_time(self, later):
+        return later.at - self.at
+
+
+def test_gaps_are_from_the_end_of_one_step_to_the_start_of_the_next(tiny):
+    """As on a GPU: the events are asked once the step has landed, in the order of landing, and no others."""
+    from chunkprefill.serving import Executor, Pass
+
+    executor = Executor(tiny, cp.PagedKVCache(tiny.config), {0: (1, 2)}, None, False)
+    times = [(0.0, 4.0), (4.5, 6.0), (6.0, 9.0)]
+    batch = cp.Batch((0,), (0,), (1,), (True,))
+    found = []
+    for start, end in times:
+        handle = Pass(executor, batch, torch.zeros(1), None, tokens=torch.tensor([7]))
+        handle.events = Event(start), Event(end)
+        seconds, made = handle.wait()
+        assert seconds == pytest.approx((end - start) / 1e3) and made == {0: 7}
+        assert handle.events[1].waited == 1 and handle.events[0].waited == 0
+        found.append(handle.timings)
+    assert [t["gap"] for t in found] == pytest.approx([0.0, 0.5e-3, 0.0])
+    assert [t["execution"] for t in found] == pytest.approx([4e-3, 1.5e-3, 3e-3])
+    trace = cp.Trace([cp.Request(0, 0.0, 5, 9)])
+    for i, timings in enumerate(found):
+        trace.record(cp.Batch((0,), (i,), (1,), (True,)), (i, i, i, i + 1.0), 1, timings)
+    assert list(trace.gaps) == [t["gap"] for t in found]
+
+
+# --- sums and fits ------------------------------------------------------------------------------------
+
+
+def made_trace(rows):
+    """A trace of one decode a step whose timings are given: (parts..., check, wait) in s."""
+    names = (*cp.PARTS, "check", "wait")
+    trace, now = cp.Trace([cp.Request(0, 0.0, 5, 10_000)]), 0.0
+    for i, row in enumerate(rows):
+        times = (now, now + sum(row[:4]), now + sum(row[:4]), now + sum(row))
+        trace.record(cp.Batch((0,), (5 + i,), (1,), (True,)), times, 1, dict(zip(names, row)))
+        now += sum(row)
+    return trace
+
+
+seconds = st.floats(1e-6, 1e-2)
+
+
+@given(st.lists(st.tuples(*[seconds] * 8), min_size=2, max_size=9))
+def test_a_breakdown_is_the_medians_and_its_share_leaves_the_check_out(rows):
+    found = cp.breakdown(made_trace(rows), skip=0)
+    assert found.covered == pytest.approx(1)
+    for i, name in enumerate(cp.PARTS):
+        assert found.parts[name] == median(row[i] for row in rows)
+    assert found.execution == median(row[7] for row in rows)
+    assert found.scheduling == pytest.approx(sum(found.parts.values()))
+    assert found.share == pytest.approx(found.scheduling / (found.scheduling + found.execution))
+    assert found.parts[found.largest[0]] == max(found.parts.values())
+    assert len(found.table().rows) == len(cp.PARTS) + 3
+
+
+def test_nothing_measured_nothing_broken_down():
+    trace = cp.simulate(requests(), cp.ChunkedPrefill(24), cost)
+    with pytest.raises(ValueError, match="parts of 0 measured: an Engine without cost measures them"):
+        cp.breakdown(trace)
+
+
+coefficients = st.tuples(*[st.floats(0, 1e-3)] * 4)
+
+
+def batch_of(d, k, c):
+    return cp.Batch(tuple(range(d + k)), (9,) * (d + k), (1,) * d + (c,) * k, (True,) * d + (False,) * k)
+
+
+@settings(max_examples=40, deadline=None)
+@given(coefficients, st.floats(1e-5, 1e-3))
+def test_a_fit_finds_the_costs_that_made_the_times(found, s0):
+    truth = cp.SchedulerCost(s0, *found[1:])
+    grid = [batch_of(d, k, c) for d in (0, 3, 9) for k in (0, 1, 4) for c in (2, 33) if d or k]
+    larger = [batch_of(18, 8, 66), batch_of(0, 8, 5), batch_of(18, 0, 1)]
+    fit = cp.fit_overhead([(b, truth(b)) for b in grid], [(b, truth(b)) for b in larger])
+    for b in (*grid, *larger):
+        assert fit.cost(b) == pytest.approx(truth(b), rel=1e-6)
+    assert fit.error < 1e-6 and fit.held_out_error < 1e-6
+    assert max(map(abs, fit.residuals)) < 1e-9 and len(fit.held_out) == 3
+    if max(found[1:]) > 1e-9:
+        assert fit.r2 > 0.999
+
+
+def test_a_server_s_own_batches_cannot_tell_the_three_apart():
+    """Budget 64, always full: decodes + chunk tokens are a constant, and so is one chunk a step."""
+    steps = [(batch_of(d, 1, 64 - d), 1e-4 + 1e-6 * d) for d in range(2, 30)]
+    with pytest.raises(ValueError, match="do not vary apart"):
+        cp.fit_overhead(steps)
+    with pytest.raises(ValueError, match="0 steps"):
+        cp.fit_overhead([])
+    apart = [(batch_of(d, k, c), 1e-4) for d in (0, 3) for k in (1, 2) for c in (2, 9)]
+    with pytest.raises(ValueError, match=r"step 2: 0\.0 s"):
+        cp.fit_overhead([*apart[:2], (apart[2][0], 0.0), *apart[3:]])
+
+
+def test_residuals_are_measured_less_predicted():
+    apart = [
+        (batch_of(d, k, c), 1e-4 * (1 + 0.1 * (d == 3))) for d in (0, 3, 6) for k in (1, 2) for c in (2, 9)
+    ]
+    fit = cp.fit_overhead(apart)
+    for (batch, took), residual in zip(apart, fit.residuals):
+        assert residual == pytest.approx(took - fit.cost(batch))
+
+
+# --- pictures -----------------------------------------------------------------------------------------
+
+
+def test_a_breakdown_s_picture_says_its_numbers(tiny):
+    trace = cp.Engine(tiny, cp.ChunkedPrefill(24)).run(requests())
+    for rows in (trace, cp.breakdown(trace), {"a": trace, "b": cp.breakdown(trace)}):
+        drawn = cp.breakdown_picture(rows)
+        assert drawn.badge == "measured" and drawn.alt.count("The largest is") == (
+            2 if isinstance(rows, dict) else 1
+        )
+        assert len(drawn.table.rows) == len(cp.PARTS) * (2 if isinstance(rows, dict) else 1)
+    cited = cp.breakdown_picture({"x": {"deciding": 1e-3, "rest": 3e-6}}, badge="published", source="s, 2024")
+    assert "deciding 1 ms" in cited.alt and "rest 3 µs" in cited.alt and "≈" not in str(cited)
+
+
+@pytest.mark.parametrize("parts", [{}, {"a": 0.0}, {"a": -1.0}, {"a": float("nan")}, {"a": float("inf")}])
+def test_parts_that_cannot_be_drawn_are_refused(parts):
+    with pytest.raises(ValueError, match="not all 0, are needed"):
+        cp.breakdown_picture({"x": parts})

@@ -186,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     what = (
         f"{args.steps} steps of {N_DECODES} decodes beside a chunk of {CHUNK}, one thread, profiled by torch"
     )
-    write({"traceEvents": events, "displayTimeUnit": "ms", "what": what, "provenance": where}, args.out)
+    document = {"bench": "profile", "what": what, "provenance": where, "displayTimeUnit": "ms"}
+    write(document | {"traceEvents": events}, args.out)
     print(f"{len(events)} events; open it in a viewer of chrome traces", file=sys.stderr)
     return 0
