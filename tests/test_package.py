@@ -85,7 +85,7 @@ def test_the_package_can_be_read():
     assert path < 1600, f"the teaching path: {path} lines of code"
     rooms = [p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] not in AROUND]
     total = sum(map(statements, rooms))
-    assert total < 4200, f"model, scheduling, simulation and what joins them: {total} lines of code"
+    assert total < 4300, f"model, scheduling, simulation and what joins them: {total} lines of code"
 
 
 def test_versions_agree():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +10,9 @@ from torch import Tensor
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for, walks
 from chunkprefill.model.config import Config
-from chunkprefill.model.ragged import Alone, Chunk, Padded, Varlen, Walked, moved, read
+from chunkprefill.model.ragged import Chunk, moved, parts_of, read
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
-
-Part = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class PagedKVCache:
@@ -91,7 +89,7 @@ class PagedWindow:
         self.n_blocks = 1 + max(max(chunk.table) for chunk in chunks)
         self.n_rows = row
         self._positions, self._slots, self._rows = moved((positions, slots, last), cache.keys.device)
-        self.parts = list(_parts(cache, chunks))
+        self.parts = parts_of(chunks, cache)
 
     def positions(self) -> Tensor:
         """Where each token of the strip stands in its own sequence, `[T]`."""
@@ -114,38 +112,3 @@ class PagedWindow:
         for rows, part in self.parts:
             out[rows] = part(q[rows], keys, values)
         return out
-
-
-def _parts(cache: PagedKVCache, chunks: Sequence[Chunk]) -> list[tuple[slice | Tensor, Part]]:
-    """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
-
-    `varlen`: decoding steps apart from chunks, for a launch made for both gives each lone query a whole tile;
-    what must be copied apart from what is read in place. Others: chunk by chunk, and on a GPU all decoding
-    steps at once.
-    """
-    device, size, many = cache.keys.device, cache.pool.block_size, cache.backend == "varlen"
-    lone = [chunk for chunk in chunks if chunk.length == 1]
-    if not lone:
-        together: Part | None = None
-    elif cache.walks:
-        together = Walked.of(lone, cache.config.n_kv_heads, device)
-    elif not many and cache.backend != "reference" and device.type == "cuda":
-        together = Padded.of(lone, size, device)
-    else:
-        together = None
-    parts: list[tuple[slice | Tensor, Part]] = [(_rows(lone, device), together)] if together else []
-    rest = [chunk for chunk in chunks if chunk.length > 1 or not together]
-    if many:
-        groups: dict[tuple[bool, bool], list[Chunk]] = {}
-        for chunk in rest:
-            groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
-        return parts + [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
-    return parts + [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
-
-
-def _rows(chunks: Sequence[Chunk], device: torch.device) -> slice | Tensor:
-    """The rows of the strip that belong to these chunks, in order: a slice where they are side by side."""
-    rows = [row for chunk in chunks for row in range(chunk.row, chunk.row + chunk.length)]
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return slice(rows[0], rows[-1] + 1)
-    return moved([rows], device)[0]

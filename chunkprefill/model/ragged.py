@@ -6,9 +6,9 @@ A part takes the rows of q that are its own, `[rows, H, D]`, and the blocks of o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,11 @@ from torch import Tensor
 
 from chunkprefill.model.attention import Attention
 from chunkprefill.model.backends import varlen_parameters
+from chunkprefill.model.config import Config
+from chunkprefill.scheduling.blocks import BlockPool
 
 Blocks = slice | Tensor  # a run of ids, or any ids
+Part = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Chunk(NamedTuple):
@@ -50,6 +53,17 @@ def moved(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
 def read(x: Tensor, blocks: Blocks) -> Tensor:
     """The blocks of x side by side, `[positions, Hkv, D]`: a view of a run, a copy of any others."""
     return (x[blocks] if isinstance(blocks, slice) else x.index_select(0, blocks)).flatten(0, 1)
+
+
+class Cache(Protocol):
+    """What the choice of launches depends on, see `model.paged.PagedKVCache`."""
+
+    config: Config
+    pool: BlockPool
+    keys: Tensor
+    backend: str
+    attention: Attention
+    walks: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,3 +232,38 @@ def _older(q: Tensor, k: Tensor, v: Tensor, bounds: Any, window: Any, used: Tens
     return torch.ops.aten._flash_attention_forward(
         q, k, v, *bounds, 0.0, causal, False, window_size_left=left, window_size_right=right, seqused_k=used
     )[0]
+
+
+def parts_of(chunks: Sequence[Chunk], cache: Cache) -> list[tuple[slice | Tensor, Part]]:
+    """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
+
+    `varlen`: decoding steps apart from chunks, for a launch made for both gives each lone query a whole tile;
+    what must be copied apart from what is read in place. Others: chunk by chunk, and on a GPU all decoding
+    steps at once.
+    """
+    device, size, many = cache.keys.device, cache.pool.block_size, cache.backend == "varlen"
+    lone = [chunk for chunk in chunks if chunk.length == 1]
+    if not lone:
+        together: Part | None = None
+    elif cache.walks:
+        together = Walked.of(lone, cache.config.n_kv_heads, device)
+    elif not many and cache.backend != "reference" and device.type == "cuda":
+        together = Padded.of(lone, size, device)
+    else:
+        together = None
+    parts: list[tuple[slice | Tensor, Part]] = [(_rows(lone, device), together)] if together else []
+    rest = [chunk for chunk in chunks if chunk.length > 1 or not together]
+    if many:
+        groups: dict[tuple[bool, bool], list[Chunk]] = {}
+        for chunk in rest:
+            groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
+        return parts + [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
+    return parts + [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
+
+
+def _rows(chunks: Sequence[Chunk], device: torch.device) -> slice | Tensor:
+    """The rows of the strip that belong to these chunks, in order: a slice where they are side by side."""
+    rows = [row for chunk in chunks for row in range(chunk.row, chunk.row + chunk.length)]
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(rows[0], rows[-1] + 1)
+    return moved([rows], device)[0]
