@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,19 +93,23 @@ def worksheet(results: Sequence[Result], path: Path) -> tuple[str, list[str]]:
     for result in results:
         if not result.moodle_id:
             names.setdefault(result.name.casefold(), []).append(result)
+    listed = Counter(row.get(FULL_NAME, "").strip().casefold() for row in rows)
     notes, seen = [], set()
     table: list[list[str]] = [header]
     for row in rows:
         number = row[IDENTIFIER].strip().rpartition(" ")[2]
-        same = names.get(row.get(FULL_NAME, "").strip().casefold(), [])
-        found = by_number.get(number) or (same[0] if len(same) == 1 else None)
+        name = row.get(FULL_NAME, "").strip().casefold()
+        same = names.get(name, [])
+        found = by_number.get(number) or (same[0] if len(same) == listed[name] == 1 else None)
         if found is not None:
             seen.add(found.slug)
             row[GRADE], row[COMMENTS] = grade(found, row.get(MAXIMUM, "")), safe(comment(found))
         table.append([row.get(name, "") for name in header])
     for result in results:
         if result.slug not in seen:
-            notes.append(f"{result.student}: not in the worksheet")
+            n = listed[result.name.casefold()]
+            many = f"{n} of that name in the worksheet" if n > 1 else "not in the worksheet"
+            notes.append(f"{result.student}: {many}")
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(table)
     return out.getvalue(), notes

@@ -1,0 +1,18 @@
+"""What the tests of grading share."""
+
+from __future__ import annotations
+
+import pytest
+
+from chunkprefill.grading import sandbox
+from chunkprefill.grading.sandbox import Limits, SandboxError
+from tests.needs import need
+
+
+@pytest.fixture(scope="session")
+def walls() -> None:
+    """Skips, or fails where REQUIRE names it, without bubblewrap."""
+    try:
+        sandbox.probe(Limits())
+    except SandboxError as error:
+        need("bwrap", False, str(error))

@@ -1,0 +1,311 @@
+"""What leaves the grader: tables that no spreadsheet runs, pages that run nothing, and no word of a key."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chunkprefill.grading import feedback, results, summary, tables
+from chunkprefill.grading.marking import Mark
+from chunkprefill.grading.results import Result
+
+EVIL = "=cmd|' /C calc'!A0"
+SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+def result(student: str = "Ada", status: str = "ok", **more) -> Result:
+    marks = more.pop("marks", (Mark("a", 2.0, 2.0), Mark("b", 0.5, 1.0, comment="one is missing")))
+    given = {
+        **{
+            "student": student,
+            "slug": more.pop("slug", student),
+            "name": student,
+            "moodle_id": "",
+            "status": status,
+        },
+        **{"problem_set": "T1", "score": results.total(marks) if status == "ok" else None, "max_score": 3.0},
+        **{"reason": "", "marks": marks, "cells": (), "written": {}, "sandbox": "bubblewrap", "source": "x"},
+        "hashes": {},
+    }
+    return Result(**{**given, **more})
+
+
+def manual(student: str = "Ada", text: str = "my answer", **more) -> Result:
+    marks = (Mark("a", 2.0, 2.0), Mark("w", 0.0, 4.0, "needs manual", "a person"))
+    return result(student, "needs manual", marks=marks, written={"w": text}, reason="by a person: w", **more)
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_scores_as_csv():
+    closed = result(
+        "Bob", "timeout", reason="60 s", marks=(Mark("a", 2.0, 2.0), Mark("b", 0.0, 1.0, "timeout"))
+    )
+    text = tables.scores(
+        [result(), closed, manual("Eve"), result("Tom", sandbox="none: --unsafe-no-sandbox")]
+    )
+    assert text.splitlines() == [
+        "student,status,score,max_score,reason,a,b,w",
+        "Ada,ok,2.5,3,,2,0.5,",
+        "Bob,timeout,,3,60 s,,,",
+        "Eve,needs manual,,3,by a person: w,2,,",
+        "Tom,ok,2.5,3,sandbox none: --unsafe-no-sandbox,2,0.5,",
+    ]
+
+
+@given(st.sampled_from(results.STATUSES), st.floats(0, 3))
+def test_what_is_not_ok_has_no_score(status, points):
+    one = result(status=status, marks=(Mark("a", points, 3.0),))
+    (row,) = rows(tables.scores([one]))
+    assert (row["score"] == "") == (status != "ok")
+    with pytest.raises(ValueError, match="score"):
+        result(status=status, score=None if status == "ok" else 0.0)
+
+
+@given(st.text(max_size=40))
+def test_no_cell_begins_like_a_formula(text):
+    made = tables.safe(text)
+    assert made.lstrip("\t \n")[:1] not in ("=", "+", "-", "@", "|", "%")
+    (row,) = rows(tables.scores([result(text or "x", reason=text)]))
+    assert row["student"].strip()[:1] not in ("=", "+", "-", "@") and None not in row
+    assert tables.safe(-2.5) == "-2.5"
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@given(st.text(max_size=60) | st.just(SCRIPT) | st.just("</style></title><svg onload=x>"))
+def test_nothing_that_a_student_wrote_is_part_of_the_page(text):
+    one = result(
+        text or "x", "crashed", slug="x", reason=text, cells=((3, text),),
+        marks=(Mark(text or "q", 0.0, 1.0, "raised", text, text), Mark("b", 0.0, 1.0, "bad answer", text)),
+    )  # fmt: skip
+    tags = Tags()
+    tags.feed(feedback.page(one))
+    known = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "h1",
+        "h2",
+        "p",
+        "section",
+        "strong",
+        "pre",
+    }
+    assert set(tags.tags) <= known and set(tags.attributes) <= {
+        "lang",
+        "charset",
+        "name",
+        "content",
+        "class",
+        "http-equiv",
+    }
+
+
+def test_a_page_says_what_happened(tmp_path):
+    page = feedback.page(result(cells=((4, "NameError: name 'x' is not defined"),)))
+    assert "2.5 of 3 points" in page and "one is missing" in page and "code cell 4: NameError" in page
+    closed = feedback.page(result(status="timeout", reason="more than 60 s of CPU time"))
+    assert "none is not zero" in closed and "more than 60 s" in closed
+    paths = feedback.write([result(), result("Bob")], tmp_path)
+    assert sorted(path.name for path in paths) == ["Ada.html", "Bob.html"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        ("raised", "TypeError: hidden 12345 (code cell 3, line 7)", "TypeError in cell 3, line 7."),
+        ("raised", "hidden_12345: x (code cell 3, line 7)", "An exception in cell 3, line 7."),
+        ("raised", "ValueError: (code cell 12345678, line 1) hidden", "ValueError."),
+        ("raised", "hidden 12345", "An exception."),
+        ("bad answer", "a value of type hidden_12345: not a number, a string, a list or a dict", ""),
+        ("bad answer", "a value of type set: not a number, a string, a list or a dict",
+         "It is a value of type set: not a number, a string, a list or a dict."),
+        ("bad answer", "an array of shape [2, 3], [3, 2] is asked for",
+         "It is an array of shape [2, 3], [3, 2] is asked for."),
+        ("bad answer", "hidden 12345", ""),
+    ],
+)  # fmt: skip
+def test_what_a_process_says_of_hidden_questions_is_not_shown(status, reason, told):
+    mark = Mark("q", 0.0, 1.0, status, reason)
+    assert feedback.shown(mark) == told
+    assert "hidden" not in feedback.page(result(marks=(mark,)))
+
+
+def test_a_zip_for_moodle(tmp_path):
+    students = [result("Ada", moodle_id="7"), result("Ada B", moodle_id="8")]
+    paths = feedback.write(students, tmp_path, moodle=True)
+    with zipfile.ZipFile(paths[-1]) as archive:
+        names = archive.namelist()
+        assert names == [
+            "Ada_7_assignsubmission_file_/feedback.html", "Ada B_8_assignsubmission_file_/feedback.html"
+        ]  # fmt: skip
+        assert b"2.5 of 3" in archive.read(names[0])
+    before = paths[-1].read_bytes()
+    assert feedback.write(students, tmp_path, moodle=True)[-1].read_bytes() == before
+    with pytest.raises(ValueError, match="Eve"):
+        feedback.write([result("Eve")], tmp_path, moodle=True)
+
+
+WORKSHEET = """\ufeffIdentifier,Full name,Email address,Status,Grade,Maximum Grade,Feedback comments
+Participant 7,Ada,ada@x,Submitted,,100,
+Participant 8,"Zhang, Wei",w1@x,Submitted,55,100,old
+Participant 9,"Zhang, Wei",w2@x,Submitted,,100,
+Participant 10,Bob,b@x,No submission,,100,
+"""
+
+
+def test_moodles_worksheet(tmp_path):
+    (tmp_path / "w.csv").write_text(WORKSHEET, encoding="utf-8")
+    students = [
+        result("Ada", moodle_id="7"),
+        result("Zhang, Wei (8)", "timeout", moodle_id="8", reason=EVIL, slug="8"),
+        result("Zhang, Wei (9)", moodle_id="9", slug="9", marks=(Mark("a", 3.0, 3.0),)),
+        result("Gone", moodle_id="99"),
+    ]
+    text, notes = tables.worksheet(students, tmp_path / "w.csv")
+    ada, wei, other, bob = rows(text)
+    assert text.splitlines()[0] == WORKSHEET.splitlines()[0].removeprefix("\ufeff")
+    assert (ada["Grade"], other["Grade"], bob["Grade"]) == ("83.333", "100", "")
+    assert wei["Grade"] == "" and wei["Feedback comments"] == f"Not graded yet: {EVIL}"
+    assert ada["Feedback comments"] == "a 2 of 2; b 0.5 of 1" and ada["Email address"] == "ada@x"
+    assert notes == ["Gone: not in the worksheet"]
+    for spoilt in ("a,b\n1,2\n", "", "Identifier\nParticipant 1\n"):
+        (tmp_path / "w.csv").write_text(spoilt)
+        with pytest.raises(ValueError, match=r"w\.csv"):
+            tables.worksheet(students, tmp_path / "w.csv")
+
+
+def test_a_worksheet_is_joined_by_names_where_there_are_no_numbers(tmp_path):
+    (tmp_path / "w.csv").write_text(WORKSHEET, encoding="utf-8")
+    text, notes = tables.worksheet([result("Ada"), result("Zhang, Wei")], tmp_path / "w.csv")
+    assert [row["Grade"] for row in rows(text)] == ["83.333", "55", "", ""], (
+        "two of that name: neither is guessed"
+    )
+    assert notes == ["Zhang, Wei: 2 of that name in the worksheet"]
+
+
+def filled(path, text, **points):
+    table = rows(text)
+    for row in table:
+        row["points"] = points.get(row["student"].strip("'"), "")
+        row["comment"] = "well said"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    return path
+
+
+def test_points_by_hand(tmp_path):
+    for one in (manual("Ada"), manual("Bob", EVIL), manual("Eve"), result("Tom")):
+        results.write(tmp_path, one)
+    found = results.read_all(tmp_path)
+    sheet = tables.written_answers(found, {})
+    assert [row["student"] for row in rows(sheet)] == ["Ada", "Bob", "Eve"]
+    assert rows(sheet)[1]["answer"] == f"'{EVIL}"
+    assert tables.import_points(tmp_path, found, filled(tmp_path / "s.csv", sheet, Ada="3", Bob="0,5")) == (
+        2,
+        1,
+    )
+    found = {one.student: one for one in results.read_all(tmp_path)}
+    assert (found["Ada"].status, found["Ada"].score) == ("ok", 5.0)
+    assert (found["Bob"].score, found["Bob"].marks[1].comment) == (2.5, "well said")
+    assert (found["Eve"].status, found["Eve"].score) == ("needs manual", None)
+
+    results.write(tmp_path, manual("Ada", "another text"))
+    again = {one.student: one for one in results.read_all(tmp_path)}
+    assert again["Ada"].status == "needs manual", "points belong to the text that was read"
+    assert again["Bob"].score == 2.5, "and stay with the others"
+    new = tables.written_answers(list(again.values()), results.read_points(tmp_path))
+    assert [row["points"] for row in rows(new)] == ["", "0.5", ""]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("points", "5", "from 0 to 4"),
+        ("points", "-1", "from 0 to 4"),
+        ("points", "nan", "from 0 to 4"),
+        ("points", "inf", "from 0 to 4"),
+        ("points", "good", "from 0 to 4"),
+        ("file", "../x", "no written answer"),
+        ("question", "q", "no written answer"),
+        ("answer_id", "0" * 12, "another text"),
+    ],
+)
+def test_a_sheet_with_a_mistake_is_taken_not_at_all(tmp_path, column, value, why):
+    for one in (manual("Ada"), manual("Bob")):
+        results.write(tmp_path, one)
+    found = results.read_all(tmp_path)
+    path = filled(tmp_path / "s.csv", tables.written_answers(found, {}), Ada="1", Bob="2")
+    table = rows(path.read_text())
+    table[1][column] = value
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    with pytest.raises(ValueError, match=f"row 3: .*{why}"):
+        tables.import_points(tmp_path, found, path)
+    assert results.read_points(tmp_path) == {}
+
+
+def test_a_result_survives_its_file_and_a_broken_one_is_named(tmp_path):
+    one = manual("Ada", "ä\ud800 =x", cells=((2, "x"),), slug="ada")
+    results.write(tmp_path, one)
+    assert results.load(tmp_path / "ada.json") == one
+    for spoilt in ("", "{}", "[]", '{"format": "chunkprefill-result", "version": 9}'):
+        (tmp_path / "ada.json").write_text(spoilt)
+        with pytest.raises(ValueError, match=r"ada\.json"):
+            results.read_all(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no results"):
+        results.read_all(tmp_path / "empty")
+
+
+def test_a_summary(tmp_path):
+    found = [
+        result("Ada", marks=(Mark("a", 2.0, 2.0), Mark("b", 1.0, 1.0))),
+        result("Bob"),
+        result("Eve"),
+        result(
+            "Tom",
+            marks=(Mark("a", 0.0, 2.0, "no answer", "not answered"), Mark("b", 0.0, 1.0, "raised", "E: x")),
+        ),
+        result("Zoe", "memory", reason="much\x1b[31m"),
+    ]
+    assert summary.bins(found) == [1, 0, 0, 0, 0, 0, 0, 0, 2, 1]
+    assert summary.questions(found) == [("a", 1.5, 2.0, 3, 1, 4), ("b", 0.5, 1.0, 1, 0, 4)]
+    assert summary.mistakes(found) == [(3, "b", "one is missing"), (1, "b", "E: x")]
+    text = summary.text(found)
+    assert "5 submissions, 4 with a score" in text and "Zoe: memory: much [31m" in text and "\x1b" not in text
+    assert "   3  b: one is missing" in text
+    summary.plot(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert "0 with a score" in summary.text([result(status="crashed")])
+    summary.plot([result(status="crashed")], tmp_path / "none.png")
