@@ -103,6 +103,12 @@ VIEWS = {
         Column("decodes", _load), Column("time", "s", "s"),
         Column("of a copy's bytes/s", "fraction_of_copy", "%"),
     ), {"blocks": "in runs", "graphs": False}),
+    "attention": View("attention", "attention alone, one layer: the ways to read the caches of many", (
+        Column("way, blocks", lambda row: f"{row['way']}, {row['blocks']}"),
+        Column("decodes", _load),
+        Column("time", "s", "s"),
+        Column("of a copy's bytes/s", "fraction_of_copy", "%"),
+    )),
     "piggyback": View("piggyback", "decodes alone, over what they add to a step with a chunk", (
         Column("chunk + decodes", _load), Column("alone", "decodes_s", "s"), Column("added", "added_s", "s"),
         Column("saves", "saves", "×"),
@@ -161,8 +167,8 @@ def recorded(
 ) -> Recorded:
     """What was recorded on a GPU, badged: beside the reader's own numbers, never in their place.
 
-    what:     a key of VIEWS: "prompts", "chunks", "memory", "tiles", "mixed", "decodes", "piggyback",
-              "policies", "scheduling", "transformers"
+    what:     a key of VIEWS: "prompts", "chunks", "memory", "tiles", "mixed", "decodes", "attention",
+              "piggyback", "policies", "scheduling", "transformers"
     model:    the largest one recorded, unless named
     columns:  headings of the columns to show, the first always; all, unless named
     mine:     {first cell of a row: the reader's number}; keys of no recorded row get rows of their own

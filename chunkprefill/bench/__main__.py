@@ -8,7 +8,7 @@ import sys
 
 from chunkprefill import bench
 
-HELPERS = {"twin", "overhead_runs", "__main__", "kernel_fit", "provenance"}  # and the sections of the GPU bench
+HELPERS = {"twin", "overhead_runs", "__main__", "kernel_fit", "provenance"}  # and gpu_*
 
 
 def main(argv: list[str] | None = None) -> int:
