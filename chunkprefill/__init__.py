@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 # module -> the public names it holds; the table of contents of the package
 _PUBLIC = {
     "bench.provenance": "provenance",
+    "bench.profile": "profile_steps",
     "bench.vllm": "on_vllm",
     "measure": "measured",
     "analysis.summary": "DEFINITIONS Spread Summary summary",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
 from statistics import median
 
@@ -186,7 +187,16 @@ def test_a_profile_has_parts_operators_and_no_path(profiled, which):
     assert drawn.svg == cp.profile_picture(document).svg
 
 
-span_lists = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), max_size=8)
+def test_a_profile_for_a_page_is_quiet_and_leaves_no_trace(capfd, monkeypatch):
+    monkeypatch.delenv("KINETO_LOG_LEVEL", raising=False)
+    before = torch.get_num_threads()
+    document = cp.profile_steps(n_steps=2)
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == "" and torch.get_num_threads() == before
+    assert "KINETO_LOG_LEVEL" not in os.environ
+    assert "building inputs" in cp.profile_picture(document).alt
+    with pytest.raises(ValueError, match="1 steps: two are needed"):
+        cp.profile_steps(n_steps=1)
 
 
 @given(st.data())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -39,7 +41,7 @@ class Breakdown:
     """How the steps of a run divide; s a step, each part's median over the steps.
 
     parts: by the names of `PARTS`. execution: what the loop waits for the pass. check: the contract. covered:
-    the share of all steps' wall time that was accounted for, by sums and not by medians.
+    the share of all steps' wall time that was accounted for, by sums and not by medians; nan if overlapped.
     """
 
     label: str
@@ -100,11 +102,13 @@ def breakdown(trace: Trace, *, label: str = "", skip: int = 1) -> Breakdown:
         )
     columns = {name: column[skip:] for name, column in trace.timings.items()}
     wall = sum(step.end - step.scheduled for step in steps)
+    if any(later.scheduled < step.end for step, later in pairwise(steps)):
+        wall = math.nan  # overlapped: a step begins within another
     known = sum(sum(columns[name]) for name in (*PARTS, "check", "wait"))
     parts = {name: median(columns[name]) for name in PARTS}
     return Breakdown(
         label or trace.label, len(steps), parts, median(columns["wait"]), median(columns["check"]),
-        known / wall if wall else 0.0,
+        known / wall if wall else math.nan,
     )  # fmt: skip
 
 

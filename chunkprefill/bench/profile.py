@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from chunkprefill.bench.overhead_runs import threads
 from chunkprefill.bench.provenance import add_common_args, positive, provenance, write
 from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
@@ -54,6 +56,18 @@ def labelled(model: Transformer) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The profiler's library writes the time of day when it starts and stops, unless it is told not to."""
+    before = os.environ.get("KINETO_LOG_LEVEL")
+    os.environ["KINETO_LOG_LEVEL"] = before or "99"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KINETO_LOG_LEVEL"]
+
+
 def run(model: Transformer, n_steps: int) -> dict[str, Any]:
     """Decodes beside a prompt in chunks, `n_steps` of them profiled; what torch exports."""
     total = n_steps + 2 * WARM
@@ -86,7 +100,7 @@ def run(model: Transformer, n_steps: int) -> dict[str, Any]:
         for _ in range(WARM):
             step()
         for n in (WARM, n_steps):  # a profiler is slow at first, too
-            with labelled(model), profile(activities=activities) as profiler:
+            with quiet(), labelled(model), profile(activities=activities) as profiler:
                 for _ in range(n):
                     step()
                 if cuda:
@@ -169,24 +183,35 @@ def outermost(spans: Sequence[Span]) -> list[Span]:
     return kept
 
 
+def profile_steps(
+    model: Transformer | None = None, *, n_steps: int = 3, device: str = "cpu"
+) -> dict[str, Any]:
+    """Some steps of decodes beside a prompt's chunks under torch's profiler, for `profile_picture`.
+
+    model: None is one so small that the time between its passes can be seen. Runs on one thread. Returns
+    {"traceEvents": ...}: written as JSON it opens in a viewer of chrome traces. Raises ValueError for fewer
+    than 2 steps.
+    """
+    if n_steps < 2:
+        raise ValueError(f"{n_steps} steps: two are needed, to look between them")
+    if model is None:
+        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        model = random_model(SHAPE, device=device, dtype=dtype)
+    with threads(1):
+        events = reduced(run(model, n_steps))
+    what = f"{n_steps} steps of {N_DECODES} decodes beside a chunk of {CHUNK}, one thread, profiled by torch"
+    return {"bench": "profile", "what": what, "displayTimeUnit": "ms", "traceEvents": events}
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m chunkprefill.bench profile", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--steps", type=positive, default=3, help="profiled (default: %(default)s)")
+    parser.add_argument("--steps", type=positive, default=3, help="2 or more (default: %(default)s)")
     add_common_args(parser)
     args = parser.parse_args(argv)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        dtype = torch.bfloat16 if args.device.startswith("cuda") else torch.float32
-        events = reduced(run(random_model(SHAPE, device=args.device, dtype=dtype), args.steps))
-    finally:
-        torch.set_num_threads(before)
+    document = profile_steps(n_steps=args.steps, device=args.device)
     where = provenance(seed=args.seed, device=args.device, commit=args.commit, dirty=args.dirty)
-    what = (
-        f"{args.steps} steps of {N_DECODES} decodes beside a chunk of {CHUNK}, one thread, profiled by torch"
-    )
-    document = {"bench": "profile", "what": what, "provenance": where, "displayTimeUnit": "ms"}
-    write(document | {"traceEvents": events}, args.out)
-    print(f"{len(events)} events; open it in a viewer of chrome traces", file=sys.stderr)
+    write({"provenance": where, **document}, args.out)
+    n = len(document["traceEvents"])
+    print(f"{n} events; open it in a viewer of chrome traces", file=sys.stderr)
     return 0
