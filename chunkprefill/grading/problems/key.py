@@ -22,7 +22,7 @@ MOST_BYTES = 100_000
 Key = dict[str, Any]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def sheet_of(name: str, secret: str) -> Sheet:
     """The problem set `name` as drawn from a secret. ValueError for an unknown name or a weak secret."""
     if name not in SETS:

@@ -12,6 +12,7 @@ from chunkprefill.grading.problems.draw import stream
 from chunkprefill.grading.problems.ps2_load import (
     BOUNDS,
     DOCUMENTS,
+    GIVEN_UP,
     WHOLE,
     Endless,
     Load,
@@ -193,10 +194,9 @@ def policy_question(s: Service, hidden: list[Load], public: list[Load]) -> Quest
         f"document may take at most {DOCUMENTS:g} times as long as with the course's own policy, which does "
         "just that.\n"
         f"4. **The whole run.** Everybody is served within {WHOLE:g} times what the course's own policy "
-        "needs.\n\nA plan that breaks the contract on any hidden workload, or a run that never ends, earns "
-        "nothing for this question. A policy sees `state.now`, `state.waiting`, `state.running`, and of "
-        "each sequence "
-        "`rid`, `arrival`, `n_prompt`, `known`, `cached`, `pending` and `decoding`. It sees neither output "
+        "needs.\n\nA plan that breaks the contract on any hidden workload, or a run that takes "
+        f"{GIVEN_UP} times as long, earns nothing for this question. A policy sees `state.now`, `state.waiting`, "
+        "`state.running`, and of each sequence `rid`, `arrival`, `n_prompt`, `known`, `cached`, `pending` and `decoding`. It sees neither output "
         "lengths nor who is still to come, and runs in a process of its own, one state at a time."
     )
     constants = f"TBT, TTFT, CHAT, OWED = {s.tbt}, {s.ttft}, {s.chat}, {s.owed}"

@@ -141,10 +141,20 @@ def change(now: dict[str, Any], answer: Any) -> tuple[dict[str, Any], str]:
     return ({name: value}, "") if value in words else ({}, f"`{name}` is one of {', '.join(words)}.")
 
 
+def drawn(seed: str, fault: str) -> clinic.Case:
+    """A case that one change mends, looked up and not believed: full points must be within reach."""
+    for attempt in range(20):
+        case = clinic.case(f"{seed} {attempt}", fault)
+        changes = case.changes(case.right_fix)
+        if len(changes) == 1 and fixed(case, changes).points == 5:
+            return case
+    raise RuntimeError(f"no case of {fault} that one change of settings mends, in 20 draws")
+
+
 def case_questions(shown: Callable[[str], random.Random]) -> list[Question]:
     """Numbers, fault and fix of one drawn case."""
     rng = shown("case")
-    case = clinic.case(f"{rng.getrandbits(128):032x}", rng.choice(list(clinic.FAULTS)))
+    case = drawn(f"{rng.getrandbits(128):032x}", rng.choice(list(clinic.FAULTS)))
     records = Records(case)
     letters = "abcdefghi"
     dealt = dict(zip(letters, pick(rng, list(clinic.CAUSES), len(clinic.CAUSES))))
