@@ -30,6 +30,7 @@ _PUBLIC = {
     "analysis.recorded": "recorded recorded_picture",
     "analysis.engines": "decisions_picture settings_table sources_table",
     "analysis.breakdown": "Breakdown OverheadFit breakdown fit_overhead part_times",
+    "analysis.bars": "bars_picture",
     "analysis.fitplots": "fit_picture",
     "analysis.partpictures": "breakdown_picture",
     "analysis.profilepicture": "profile_picture",

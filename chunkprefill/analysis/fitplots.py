@@ -21,7 +21,8 @@ def fit_picture(fits: Mapping[str, OverheadFit], *, caption: str, source: str = 
 
     rows = []
     with matplotlib.rc_context(LOOK):
-        fig = Figure(figsize=(WIDTH / 100, 2.9 * len(fits)), layout="constrained")
+        fig = Figure(figsize=(WIDTH / 100, 3.1 * len(fits)), layout="constrained")
+        fig.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr,call-arg]
         axes = fig.subplots(len(fits), squeeze=False)[:, 0]
         for ax, (name, fit) in zip(axes, fits.items()):
             for steps, face in ((fit.fitted, COLOURS["scheduling"]), (fit.held_out, "none")):

@@ -28,7 +28,7 @@ def breakdown_picture(
     """
     runs = rows if isinstance(rows, Mapping) else {"": rows}
     shown = {title: _amounts(title, one) for title, one in runs.items()}
-    left, right, tall = 190.0, WIDTH - 150.0, 30.0
+    left, right, tall = 212.0, WIDTH - 150.0, 30.0
     canvas = Canvas(sum(tall * len(parts) + (34 if title else 6) for title, parts in shown.items()) + 4)
     table: list[tuple[object, ...]] = []
     said, y = [], 0.0

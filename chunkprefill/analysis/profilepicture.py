@@ -104,9 +104,9 @@ def profile_picture(
         x = (at(middle[1]) + at(middle[2])) / 2
         canvas.text(x, 30 + 21, "the pass", anchor="middle", fill="#fff")
     y = 30 + tall * len(lanes) + 2  # what is enlarged, and where it comes from
-    canvas.line(at(begin), y, left + 60, top, "scheduling", opacity=0.7, dash="4 3")
+    canvas.line(at(begin), y, left + 76, top, "scheduling", opacity=0.7, dash="4 3")
     canvas.line(at(end), y, WIDTH - 90, top, "scheduling", opacity=0.7, dash="4 3")
-    low, high = left + 60, WIDTH - 90.0
+    low, high = left + 76, WIDTH - 90.0
     canvas.text(0, top + 20, f"between two passes: {measured((end - begin) / 1e6)}", bold=True)
     rows: list[tuple[object, ...]] = []
     for k, name in enumerate(names):
