@@ -137,7 +137,8 @@ def manual(args: argparse.Namespace) -> None:
     if args.direction == "export":
         sheet = tables.written_answers(found, results.read_points(args.results))
         results.replace_file(args.sheet, sheet)
-        tell(f"{sum(len(result.written) for result in found)} written answers in {args.sheet}")
+        n = sum(len(result.written) for result in found if result.status in ("ok", "needs manual"))
+        tell(f"{n} written answers in {args.sheet}")
         return
     marked, still_open = tables.import_points(args.results, found, args.sheet)
     tell(f"{marked} answers marked, {still_open} without points")

@@ -21,6 +21,7 @@ from chunkprefill.grading.session import Asking, Crashed, SessionEnded, TimedOut
 MAX_LINE = 2 * wire.MAX_BYTES  # bytes of an answer
 MAX_ALL = 8 * MAX_LINE  # of all answers of a submission
 NAP_S = 0.5  # s of doing nothing within one answer, beyond which it counts as sleep
+PATIENCE = 15  # times as long may it seem to sleep where the system does not say who waits
 TICK = 0.1  # s between two looks at the limits
 START_S = 300.0  # to import the libraries, on a busy machine with a cold disk
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -51,6 +52,7 @@ class PipeSession(Asking):
         )
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the session)
         self._begun_cpu = 0.0  # CPU seconds that the libraries took
+        self._most_idle = limits.idle_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._start(stage, needs_torch)
         try:
@@ -62,6 +64,7 @@ class PipeSession(Asking):
             said = self._words.read(2000).decode(errors="replace").strip()
             self.close()
             raise SandboxError(f"student code cannot be started: {said or error}") from None
+        self._most_idle = self._patience()
         self._begun_cpu, self._asked, self._slept, self._napped = self._times()[0], 0.0, 0.0, 0.0
         self.troubles = self._read_troubles(self.ask("cells", sources=list(cells)))
 
@@ -201,9 +204,9 @@ class PipeSession(Asking):
         now, wall = self._times(), monotonic() - begun
         if self._asked + wall > wall_s:
             raise TimedOut("", f"it has not finished after {wall_s:g} s")
-        if now == (0.0, 0.0) or not self._begun_cpu:
-            return  # nobody tells, or it has not begun
-        idle, most = max(0.0, wall - sum(now) + sum(times)), self.limits.idle_s
+        if wall_s == START_S:
+            return  # it has not begun
+        idle, most = max(0.0, wall - sum(now) + sum(times)), self._most_idle
         if self._slept + idle > most or self._napped > 10 * most:
             raise TimedOut("", f"it did nothing for {most:g} s: asleep, or waiting for somebody")
 
@@ -212,10 +215,22 @@ class PipeSession(Asking):
         try:
             ran, waited = Path(f"/proc/{self._pid}/schedstat").read_text().split()[:2]
             now = int(ran) / 1e9, int(waited) / 1e9
-            self._cpu = max(self._cpu, now[0])
-        except (OSError, ValueError):
-            return 0.0, 0.0
+        except (OSError, ValueError):  # a kernel that does not tell who waits
+            now = self._cpu_time(), 0.0
+        self._cpu = max(self._cpu, now[0])
         return now
+
+    def _cpu_time(self) -> float:
+        try:
+            fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+    def _patience(self) -> float:
+        """Seconds of doing nothing: many where waiting for a processor cannot be told from it."""
+        known = os.path.exists(f"/proc/{self._pid}/schedstat")
+        return self.limits.idle_s if known else PATIENCE * self.limits.idle_s
 
     def _worker_pid(self) -> int:
         """The process inside: the last of the line that begins with bubblewrap."""

@@ -139,6 +139,8 @@ def written_answers(results: Sequence[Result], given: Mapping[str, Any]) -> str:
     """The sheet that a person fills in: one row a written answer, with the points given before."""
     rows: list[Sequence[Any]] = [MANUAL]
     for result in results:
+        if result.status not in ("ok", "needs manual"):
+            continue  # no points by hand would give it a score
         most = {mark.question: float(mark.max_points) for mark in result.marks}
         for question, text in result.written.items():
             number, before = answer_id(text), given.get(result.slug, {}).get(question, {})
