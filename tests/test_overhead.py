@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
+from tests.needs import need
 from tests.scheduling.cases import cost, runs
 
 torch = pytest.importorskip("torch")
@@ -343,3 +344,24 @@ def test_a_breakdown_s_picture_says_its_numbers(tiny):
 def test_parts_that_cannot_be_drawn_are_refused(parts):
     with pytest.raises(ValueError, match="not all 0, are needed"):
         cp.breakdown_picture({"x": parts})
+
+
+# --- on a GPU -----------------------------------------------------------------------------------------
+
+
+def test_on_a_gpu_both_clocks_tell_the_same_story():
+    """The loop's parts fill its wall; the GPU's passes and gaps fill its own; the two are of one length."""
+    need("cuda", torch.cuda.is_available(), "no CUDA device")
+    from chunkprefill.bench.overhead import smallest
+    from chunkprefill.bench.overhead_runs import empty_pairs, quick_model
+
+    model = quick_model(smallest("cuda"), device="cuda", dtype=torch.bfloat16)
+    engine = cp.Engine(model, cp.ChunkedPrefill(24))
+    trace = engine.run(requests())
+    trace = cp.replay(trace, engine)  # warm
+    assert median(covered(trace)) > 0.95 and max(covered(trace)) <= 1 + 1e-9
+    assert len(trace.gaps) == len(trace.steps) and min(trace.gaps) >= 0 == trace.gaps[0]
+    device = sum(trace.gaps[1:]) + sum(trace.timings["execution"][1:])
+    wall = trace.steps[-1].end - trace.steps[0].end
+    assert device == pytest.approx(wall, rel=0.05)
+    assert median(trace.gaps[1:]) > 10 * 1e-6 * empty_pairs()["median_us"], "far above the method's error"

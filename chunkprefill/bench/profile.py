@@ -31,6 +31,7 @@ from chunkprefill.serving import Engine
 
 #: A model whose pass is short enough to leave the time between passes visible.
 SHAPE = Config(2, 4, 2, 32, 512, d_ff=256, max_positions=4096)
+ON_GPU = Config(4, 16, 8, 64, 512, d_ff=2048, max_positions=4096)
 LABELS = ("decide", "blocks", "inputs", "launch", "pass", "wait", "read", "book")
 LANES = {"parts": 1, "operators": 2, "GPU": 3}
 N_DECODES, CHUNK, WARM = 6, 32, 4
@@ -195,8 +196,9 @@ def profile_steps(
     if n_steps < 2:
         raise ValueError(f"{n_steps} steps: two are needed, to look between them")
     if model is None:
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        model = random_model(SHAPE, device=device, dtype=dtype)
+        cuda = device.startswith("cuda")
+        dtype = torch.bfloat16 if cuda else torch.float32
+        model = random_model(ON_GPU if cuda else SHAPE, device=device, dtype=dtype)
     with threads(1):
         events = reduced(run(model, n_steps))
     what = f"{n_steps} steps of {N_DECODES} decodes beside a chunk of {CHUNK}, one thread, profiled by torch"
