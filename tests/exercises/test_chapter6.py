@@ -152,6 +152,55 @@ def test_lanes_draw_each_step_where_its_times_say(asked, budget, s0, both, n_ste
         cp.lanes_picture(runs, caption="c", first=len(runs["a"].steps))
 
 
+# --- bars and dots --------------------------------------------------------------------------------------
+
+amounts = st.dictionaries(
+    st.sampled_from("abc"), st.floats(0, 1e6), min_size=1, max_size=3
+)  # one group's series
+
+
+@given(st.lists(amounts, min_size=1, max_size=5), st.sampled_from(["%", "ms"]))
+def test_bars_are_as_long_as_their_numbers(rows, unit):
+    rows = [{name: row.get(name, 1.0) for name in rows[0]} for row in rows]
+    groups = {f"group {i}": row for i, row in enumerate(rows)}
+    most = max(amount for row in rows for amount in row.values())
+    if not most > 0:
+        with pytest.raises(ValueError, match="not all 0"):
+            cp.bars_picture(groups, alt="a", caption="c", unit=unit)
+        return
+    made = cp.bars_picture(groups, alt="a", caption="c", unit=unit)
+    root = ET.fromstring(made.image())
+    wide = [float(e.get("width")) for e in root if e.tag.endswith("rect") and e.get("height") == "19"]
+    wanted = [max(420 * amount / most, 1) for row in rows for amount in row.values()]
+    assert wide == pytest.approx(wanted, abs=0.06) and len(made.table.rows) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [{}, {"a": {}}, {"a": {"x": -1.0}}, {"a": {"x": 1.0}, "b": {"y": 1.0}}, {"a": {"x": float("nan")}}],
+)
+def test_bars_that_say_nothing_are_refused(groups):
+    with pytest.raises(ValueError, match="needed"):
+        cp.bars_picture(groups, alt="a", caption="c")
+
+
+def test_a_fit_is_drawn_with_its_errors():
+    """A scheduler whose price is known: every dot on the line, both errors nought."""
+    cost = cp.SchedulerCost(1e-5, 2e-6, 3e-6, 1e-8)
+    batches = [
+        cp.evidence.mixed(chunk=c, start=c, n_decodes=d, context=9)
+        for c in (0, 2, 64, 256)
+        for d in (1, 8, 32)
+    ]
+    larger = [cp.evidence.mixed(chunk=512, start=9, n_decodes=64, context=9)]
+    fit = cp.fit_overhead([(b, cost(b)) for b in batches], [(b, cost(b)) for b in larger])
+    made = cp.fit_picture({"priced": fit}, caption="c")
+    assert fit.held_out_error < 1e-6 and made.table.rows[0][0] == "priced"
+    assert "12 steps fitted" in made.alt and "on 1 not fitted" in made.alt
+    alone = cp.fit_overhead([(b, cost(b)) for b in batches])
+    assert cp.fit_picture({"priced": alone}, caption="c").table.rows[0][3] == "–"
+
+
 # --- count the visits -----------------------------------------------------------------------------------
 
 counts = st.builds(
