@@ -76,7 +76,8 @@ def checked(key: Any) -> Key:
                 else f"the key was made by version {made}, this is {here}"
             )
             raise ValueError(f"{name} is not what this secret draws here: {why}")
-    return due | {"package": str(key.get("package"))[:20]}
+    kept = {name: key[name] for name in ("limits",) if name in key}  # of the sandbox, which checks them
+    return due | {"package": str(key.get("package"))[:20]} | kept
 
 
 def read(path: str | os.PathLike[str]) -> Key:

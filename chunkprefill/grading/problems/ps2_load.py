@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import inf
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from chunkprefill.analysis import metrics
 from chunkprefill.grading.problems.draw import near
 from chunkprefill.grading.problems.ps2_policy import Owed
 from chunkprefill.scheduling.blocks import BlockPool
-from chunkprefill.scheduling.core import Batch, Request
+from chunkprefill.scheduling.core import Batch, Plan, Request
+from chunkprefill.scheduling.state import State
 from chunkprefill.simulation.simulate import simulate
 
 POOL = BlockPool(1_000_000)  # memory is no matter here; a number, because a state travels as JSON
@@ -97,7 +99,8 @@ class Load:
                 raise Endless
             return seconds
 
-        trace = simulate(self.requests, policy, cost, POOL)
+        watched = Watched(policy, self, hopeless) if hopeless else policy
+        trace = simulate(self.requests, watched, cost, POOL)
         events = metrics.Events(trace)
         first, gaps = metrics.ttft(events), metrics.tbt(events)
         long = np.array([request.n_prompt > self.chat for request in self.requests])
@@ -119,6 +122,24 @@ class Load:
     def kept(self, reached: Reached) -> dict[str, bool]:
         """Which of the BOUNDS hold."""
         return {name: value <= most for name, value, most in zip(BOUNDS, reached, self.limits)}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A policy whose run ends as soon as somebody has waited too long for a first token."""
+
+    policy: Any
+    load: Load
+    hopeless: Reached
+
+    def schedule(self, state: State) -> Plan:
+        """Its plan, or Endless."""
+        if state.n_steps % 8 == 0:  # now and then: it is a short cut
+            for seq in chain(state.prefilling, state.waiting):
+                limit = self.hopeless.chats if seq.n_prompt <= self.load.chat else self.hopeless.documents
+                if not seq.generated and state.now - seq.arrival > limit:
+                    raise Endless
+        return self.policy.schedule(state)
 
 
 def _decodes(batch: Batch) -> list[bool]:
