@@ -16,6 +16,7 @@ from measured_benches import Document, html, word  # noqa: E402
 from chunkprefill.analysis.plots import curve_picture  # noqa: E402
 from chunkprefill.analysis.recorded import VIEWS, recorded, recorded_picture, where_from  # noqa: E402
 from chunkprefill.analysis.style import Picture, Table  # noqa: E402
+from chunkprefill.bench.gpu_equality import TOLERANCES as TYPES  # noqa: E402
 
 
 def gpu_blocks(document: Document) -> Iterator[str]:
@@ -48,7 +49,9 @@ def gpu_blocks(document: Document) -> Iterator[str]:
         shown = [html(table) for table in tables if table is not None]
         if shown:
             yield f"### {view.caption[0].upper()}{view.caption[1:]}"
-            yield "\n\n".join(shown)
+            yield shown[0]
+            if shown[1:]:
+                yield folded("Smaller models", *shown[1:])
     for name, rows in document["profiles"].items():
         yield profile_block(name, rows)
     yield from gaps_block(document)
@@ -139,9 +142,11 @@ def equality_block(document: Document) -> Iterator[str]:
         "built in one pass by the definition of attention, relative to the largest number; over five ways to "
         "cut a prompt, logits included."
     )
-    yield html(
-        Table(header=("type, backend", "differs by", "allowed", "verdict"), rows=rows, caption="equality")
-    )
+    worst = [_worst([row for row in tried if row["dtype"] == dtype]) for dtype in TYPES]
+    header = ("type", "differs by at most", "allowed", "verdict")
+    yield html(Table(header=header, rows=[row for row in worst if row], caption="equality"))
+    header = ("type, backend", "differs by", "allowed", "verdict")
+    yield folded("Case by case", html(Table(header=header, rows=rows, caption="equality, case by case")))
     refused = sorted(
         {f"{row['backend']} in {row['dtype']}: {row['refused']}" for row in tried if "refused" in row}
     )
@@ -149,18 +154,32 @@ def equality_block(document: Document) -> Iterator[str]:
         yield "Not tried: " + "; ".join(refused) + "."
 
 
+def _worst(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """One type's largest difference over all cases that were tried."""
+    tried = [row for row in rows if row["equal"] is not None]
+    if not tried:
+        return (rows[0]["dtype"], "not tried", f"{rows[0]['tolerance']:.0e}", word(None)) if rows else ()
+    gaps = [row["difference"] for row in tried]
+    shown = "no number" if None in gaps else f"{max(gaps):.1e}"  # None: there was a NaN, or an infinity
+    return tried[0]["dtype"], shown, f"{tried[0]['tolerance']:.0e}", word(all(row["equal"] for row in tried))
+
+
+def folded(title: str, *blocks: str) -> str:
+    """Blocks of HTML that open on demand."""
+    return "\n".join((f"<details><summary>{escape(title)}</summary>", *blocks, "</details>"))
+
+
 def profile_block(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Where the device's time went in the step behind a target, folded."""
-    total = sum(row["device_us"] for row in rows) or sum(row["host_us"] for row in rows)
     key = "device_us" if any(row["device_us"] for row in rows) else "host_us"
     shown = sorted(rows, key=lambda row: -row[key])[:10]
     cells = [
-        (_kernel(row["name"]), f"{row[key] / 1e3:,.2f} ms", f"{row[key] / total:.0%}", f"{row['calls']:,}")
+        (_kernel(row["name"]), f"{row[key] / 1e3:,.2f} ms", f"{row['share']:.0%}", f"{row['calls']:,}")
         for row in shown
         if row[key] > 0
     ]
     table = Table(header=("kernel or operator", "time", "share", "calls"), rows=cells, caption=name)
-    return f"<details><summary>Profile of the step: {escape(name)}</summary>\n{html(table)}\n</details>"
+    return folded(f"Profile of the step: {name}", html(table))
 
 
 def _kernel(name: str) -> str:
