@@ -43,6 +43,7 @@ pages-check: $(VENV)/.ready ## generated pages and stamped cells are up to date
 	$(RUN) tools/api.py --check
 	$(RUN) tools/front.py --check
 	$(RUN) tools/primer.py --check
+	$(RUN) tools/instructors.py --check
 	$(RUN) tools/ledger.py --check
 	$(RUN) tools/readme.py --check
 	$(RUN) tools/measurements.py --check
@@ -62,6 +63,7 @@ pages: $(VENV)/.ready ## write the generated pages again
 	$(RUN) tools/api.py
 	$(RUN) tools/front.py
 	$(RUN) tools/primer.py
+	$(RUN) tools/instructors.py
 	$(RUN) tools/ledger.py
 	$(RUN) tools/readme.py
 	$(RUN) tools/measurements.py
