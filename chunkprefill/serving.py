@@ -150,6 +150,7 @@ class Executor(AbstractContextManager):
             run.future = self._thread.submit(run.execute)
         elif device.type == "cuda":
             run.execute()
+            run.underway = perf_counter() - built
         run.timings = {"inputs": built - began, "launch": perf_counter() - built}
         return run
 
@@ -168,6 +169,7 @@ class Pass:
     read: Tensor | None = None  # the same, in memory of the host, where the model is on a GPU
     seconds: float = 0.0
     events: tuple[Any, Any] | None = None
+    underway: float = 0.0  # s between the first kernel's launch and the last one's, where a device runs them
     sampling: float = 0.0  # s of the pass that went into choosing tokens, where that is known
     timings: dict[str, float] = field(default_factory=dict)  # s, see `PARTS` and `BESIDE`
 
@@ -258,7 +260,7 @@ def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
             batch = state.apply(plan)
             applied, check = perf_counter(), state.check_s - checked
             used, handle = state.pool.n_used, executor.launch(batch, state.tables)
-            start = perf_counter() - zero + skipped
+            start = perf_counter() - zero + skipped - handle.underway
             timings = {"decide": decided - arrived, "blocks": applied - decided - check, "check": check}
             timings["book"] = arrived - landed
             _, tokens = handle.wait()

@@ -104,11 +104,14 @@ class PagedWindow:
         # Room is made here, in the order of execution, and not when the batch was planned.
         self.cache.reserve(self.n_blocks)
         keys, values = self.cache.keys[layer], self.cache.values[layer]  # [blocks, block, Hkv, D]
-        for store, new in ((keys, k), (values, v)):
-            store.flatten(0, 1).index_copy_(0, self._slots, new)
+        keys.flatten(0, 1).index_copy_(0, self._slots, k)
+        values.flatten(0, 1).index_copy_(0, self._slots, v)
         if len(self.parts) == 1:
             return self.parts[0][1](q, keys, values)
+        found = [part(q[rows], keys, values) for rows, part in self.parts]
+        if all(isinstance(rows, slice) for rows, _ in self.parts):  # side by side, and in the strip's order
+            return torch.cat(found)
         out = torch.empty_like(q)
-        for rows, part in self.parts:
-            out[rows] = part(q[rows], keys, values)
+        for (rows, _), one in zip(self.parts, found):
+            out[rows] = one
         return out

@@ -237,6 +237,7 @@ def _older(q: Tensor, k: Tensor, v: Tensor, bounds: Any, window: Any, used: Tens
 def parts_of(chunks: Sequence[Chunk], cache: Cache) -> list[tuple[slice | Tensor, Part]]:
     """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
 
+    Rows side by side are a slice; where every part has one, they are in the strip's order.
     `varlen`: decoding steps apart from chunks, for a launch made for both gives each lone query a whole tile;
     what must be copied apart from what is read in place. Others: chunk by chunk, and on a GPU all decoding
     steps at once.
@@ -257,8 +258,10 @@ def parts_of(chunks: Sequence[Chunk], cache: Cache) -> list[tuple[slice | Tensor
         groups: dict[tuple[bool, bool], list[Chunk]] = {}
         for chunk in rest:
             groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
-        return parts + [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
-    return parts + [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
+        parts += [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
+    else:
+        parts += [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
+    return sorted(parts, key=lambda part: part[0].start if isinstance(part[0], slice) else -1)
 
 
 def _rows(chunks: Sequence[Chunk], device: torch.device) -> slice | Tensor:

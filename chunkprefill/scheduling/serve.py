@@ -139,7 +139,8 @@ def serve(
         host["apply"] += applied - decided
         host["launch"] += launched - applied
 
-        if measured:
+        if measured:  # what a device runs already while its kernels are being launched is execution
+            launched -= getattr(handle, "underway", 0.0)
             ready = max(now, launched - zero + skipped)
             dispatched = max(now, ready - check)
         else:

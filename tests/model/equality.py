@@ -33,7 +33,7 @@ def small_model(
 
 
 def built(
-    model: Transformer, tokens: Sequence[int], chunk: Any, *, backend: str = "sdpa", room: int = 3
+    model: Transformer, tokens: Sequence[int], chunk: Any, *, backend: str | None = "sdpa", room: int = 3
 ) -> list[torch.Tensor]:
     """The next token's logits, then each layer's keys and values."""
     cache = cp.KVCache(

@@ -16,7 +16,7 @@ import chunkprefill as cp
 from chunkprefill.model import backends, paged, ragged
 from chunkprefill.model.attention import reference
 from chunkprefill.model.backends import backend_for, why_not_varlen
-from tests.model.equality import DEVICES, TOLERANCES, difference, small_model
+from tests.model.equality import DEVICES, TOLERANCES, assert_same, difference, small_model
 from tests.needs import need
 
 CPU = torch.device("cpu")
@@ -222,6 +222,16 @@ def test_mixed_batches_on_a_gpu(dtype: torch.dtype, backend: str | None, walks: 
     for seed in range(20):
         batch, tables = mixed(random.Random(seed), 9, 16, runs=seed % 2 == 0)
         check(batch, tables, size=16, backend=backend, dtype=dtype, device="cuda", walks=walks, head_dim=16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_one_sequence_on_a_gpu(dtype: torch.dtype) -> None:
+    need("cuda", "cuda" in DEVICES, "no CUDA device")
+    for head_dim in (8, 16, 64):
+        model = small_model(dtype=dtype, device="cuda", head_dim=head_dim)
+        tokens = [7 * i % 61 for i in range(300)]
+        for chunk in (None, 1, 64, [130, 1, 169]):
+            assert_same(model, tokens, chunk, backend=None)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
