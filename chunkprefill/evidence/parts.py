@@ -84,19 +84,18 @@ def visit_fits() -> dict[str, OverheadFit]:
     return {of: fit_overhead(timed(fitted, *names), timed(out, *names)) for of, names in parts.items()}
 
 
-def growth(part: str, few: Design, many: Design, **how: Any) -> float:
-    """How many times as long a part takes in `many` as in `few`."""
-    a, b = (median(trace.parts[part][SKIP:]) for trace in measure([few, many], rounds=9, **how))
-    return b / a
+def growth(base: Design, *others: Design, **how: Any) -> list[dict[str, float]]:
+    """How many times as long each part takes in each of `others` as in `base`; `how` as in `measure`."""
+    traces = measure([base, *others], rounds=9, **how)
+    took = [{part: median(column[SKIP:]) for part, column in trace.parts.items()} for trace in traces]
+    return [{part: seconds / took[0][part] for part, seconds in one.items()} for one in took[1:]]
 
 
 def cost_per_visit(*, changed: bool = False) -> Evidence:
     """What deciding and building inputs grow with. changed: a policy that looks at every token."""
     how: dict[str, Any] = {"policy": lambda d: ByToken(d.length)} if changed else {}
-    base, requests, tokens = Design(8, 4, 16), Design(32, 16, 16), Design(8, 4, 256)
-    by_requests = growth("decide", base, requests, **how)
-    by_tokens = growth("decide", base, tokens, **how)
-    inputs = growth("inputs", base, tokens, **how)
+    requests, tokens = growth(Design(8, 4, 16), Design(32, 16, 16), Design(8, 4, 256), **how)
+    by_requests, by_tokens, inputs = requests["decide"], tokens["decide"], tokens["inputs"]
     numbers = [
         Number("deciding, four times the requests", by_requests, "×", "measured"),
         Number("deciding, the same requests with sixteen times the chunk", by_tokens, "×", "measured"),
