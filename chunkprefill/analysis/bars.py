@@ -30,7 +30,9 @@ def bars_picture(
     def write(amount: float) -> str:
         if badge == "measured":
             return measured(amount, unit)
-        return f"{100 * amount:.2g}%" if unit == "%" else f"{amount:.3g} {unit}".strip()
+        if unit == "%":
+            return f"{100 * amount:.2g}%"
+        return f"{f'{amount:,.0f}' if amount >= 100 else f'{amount:.3g}'} {unit}".strip()
 
     high, head = 24.0, 30.0
     tall = head + high * len(series) + 10
