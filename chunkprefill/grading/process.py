@@ -21,6 +21,7 @@ from chunkprefill.grading.session import Asking, Crashed, SessionEnded, TimedOut
 MAX_LINE = 2 * wire.MAX_BYTES  # bytes of an answer
 MAX_ALL = 8 * MAX_LINE  # of all answers of a submission
 NAP_S = 0.5  # s of doing nothing within one answer, beyond which it counts as sleep
+FAREWELL_S = 0.5  # for a process that is asked to end
 PATIENCE = 15  # times as long may it seem to sleep where the system does not say who waits
 TICK = 0.1  # s between two looks at the limits
 START_S = 300.0  # to import the libraries, on a busy machine with a cold disk
@@ -54,7 +55,10 @@ class PipeSession(Asking):
         self._begun_cpu = 0.0  # CPU seconds that the libraries took
         self._most_idle = limits.idle_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._start(stage, needs_torch)
+        try:
+            self._start(stage, needs_torch)
+        except OSError as error:
+            raise SandboxError(f"no process can be started: {error}") from None
         try:
             self._exchange({"needs_torch": needs_torch}, START_S)
             self._pid = self._worker_pid()
@@ -88,7 +92,11 @@ class PipeSession(Asking):
             raise
 
     def close(self) -> None:
-        """End the process and everything in its namespace."""
+        """End the process and everything in its namespace; one that ends by itself is asked to first."""
+        if self.ended is None and self._process.poll() is None:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                self._process.stdin.close()  # type: ignore[union-attr]
+                self._process.wait(FAREWELL_S)
         with suppress(ProcessLookupError):
             if self.safe:
                 self._process.kill()  # what is inside dies with it
@@ -234,13 +242,17 @@ class PipeSession(Asking):
 
     def _worker_pid(self) -> int:
         """The process inside: the last of the line that begins with bubblewrap."""
+        pid = self._process.pid
         if not self.safe:
-            return self._process.pid
-        parents: dict[int, int] = {}
+            return pid
+        with suppress(OSError, ValueError):
+            while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                pid = int(children[0])
+            return pid
+        parents: dict[int, int] = {}  # a kernel that does not list children
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError, ValueError, IndexError):
                 parents[int(stat.read_text().rpartition(")")[2].split()[1])] = int(stat.parent.name)
-        pid = self._process.pid
         while pid in parents:
             pid = parents[pid]
         return pid
@@ -262,6 +274,11 @@ class PipeSession(Asking):
         except ValueError:
             name = str(number)
         return Crashed("", f"the process was ended by signal {name}")
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds of the process when it last answered, its start included."""
+        return self._cpu
 
     @staticmethod
     def _read_troubles(answer: Any) -> list[list[Any]]:

@@ -176,7 +176,7 @@ def run(
         raise ValueError(f"{submitted}: no submissions here")
     out.mkdir(parents=True, exist_ok=True)
     made: list[Result] = []
-    with locked(out), sandbox.staged() as stage, contextlib.ExitStack() as stack:
+    with locked(out), sandbox.staged(out / ".stage") as stage, contextlib.ExitStack() as stack:
         grader = Grader(key, stage=stage, limits=limits, safe=safe, marker=marker)
         bar = stack.enter_context(
             tqdm(total=len(students), desc="grading", unit="submission", file=sys.stderr, disable=quiet)

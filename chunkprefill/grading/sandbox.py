@@ -61,18 +61,22 @@ class Limits:
 
 
 @contextmanager
-def staged() -> Iterator[Path]:
-    """A folder with a compiled copy of the allowed modules and nothing beside them."""
-    with tempfile.TemporaryDirectory(prefix="chunkprefill-grade-") as folder:
-        stage = Path(folder) / "chunkprefill"
+def staged(place: Path) -> Iterator[Path]:
+    """A folder with a compiled copy of the allowed modules and nothing beside them; made anew, gone after."""
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
+    place.mkdir(parents=True)
+    try:
+        stage = place.resolve() / "chunkprefill"
         for module in ALLOWED_MODULES:
-            place = Path(*module.split(".")).with_suffix(".py")
-            (stage / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(PACKAGE / place, stage / place)
+            file = Path(*module.split(".")).with_suffix(".py")
+            (stage / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(PACKAGE / file, stage / file)
         for path in sorted(stage.rglob("*.py")):
             inside = f"{SITE}/chunkprefill/{path.relative_to(stage).as_posix()}"
             compileall.compile_file(path, ddir=os.path.dirname(inside), quiet=2, force=True)
-        yield Path(folder)
+        yield place.resolve()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def bwrap() -> str:

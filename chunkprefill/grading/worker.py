@@ -149,7 +149,7 @@ class Worker:
         return place
 
 
-def main() -> int:
+def main() -> None:
     """Serve on the pipes that were standard input and output; those are put out of the way of print."""
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDWR)
@@ -168,7 +168,7 @@ def main() -> int:
     for line in source:
         question = wire.loads(line)
         tell(sink, {"id": question["id"], **worker.answer(question)})
-    return 0
+    os._exit(0)  # nobody asks any more: what student code wants done at the end is not done
 
 
 def tell(sink: io.RawIOBase | io.FileIO, answer: dict[str, Any]) -> None:
@@ -179,4 +179,4 @@ def tell(sink: io.RawIOBase | io.FileIO, answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

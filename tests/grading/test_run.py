@@ -263,7 +263,7 @@ def test_an_empty_folder_is_an_error(walls, tmp_path):
 def test_a_machine_that_is_short_for_a_moment_gets_another_try(walls, tmp_path, monkeypatch):
     student = world.hand_in(tmp_path, "Ada", *world.HONEST)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with sandbox.staged() as stage:
+    with sandbox.staged(tmp_path / "stage") as stage:
         grader = Grader(world.KEY, stage=stage, limits=LIMITS, marker=world.mark)
         started, tries = grader._started, []
 

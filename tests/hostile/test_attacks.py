@@ -26,12 +26,12 @@ LIMITS = Limits(cpu_s=2, idle_s=2.0, wall_s=120.0, memory_mb=512, tmp_mb=4)
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Path]:
+def stage(tmp_path_factory: Any) -> Iterator[Path]:
     try:
         sandbox.probe(LIMITS)
     except SandboxError as error:
         need("bwrap", False, str(error))
-    with sandbox.staged() as folder:
+    with sandbox.staged(tmp_path_factory.mktemp("grader") / "stage") as folder:
         yield folder
 
 
