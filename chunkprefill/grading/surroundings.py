@@ -29,6 +29,31 @@ def plain_python(source: str) -> str:
     return _MAGIC.sub(r"\1pass", source)
 
 
+def blocks(source: str, name: str) -> list[tuple[types.CodeType, bool]]:
+    """The cell in pieces, and of each whether it is an import of one thing.
+
+    A module that students have and the sandbox has not must cost them that import and not the rest of a cell.
+    """
+    tree = ast.parse(plain_python(source), name)
+    pieces: list[list[ast.stmt]] = [[]]
+    for node in tree.body:
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            pieces[-1].append(node)
+        elif isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            return [(compile(tree, name, "exec"), False)]  # holds for the whole cell
+        else:
+            for alias in node.names:
+                alone = ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(
+                    node.module, [alias], node.level)  # fmt: skip
+                pieces.append([ast.copy_location(alone, node)])
+            pieces.append([])
+    made = []
+    for piece in filter(None, pieces):
+        is_import = isinstance(piece[0], (ast.Import, ast.ImportFrom))
+        made.append((compile(ast.Module(piece, []), name, "exec"), is_import))
+    return made
+
+
 def limit(memory_bytes: int, cpu_s: int, file_bytes: int, n_files: int) -> bool:
     """Bind this process, for good: bytes of memory beyond what it has, seconds of CPU time from now."""
     try:
@@ -67,6 +92,12 @@ class Nothing:
 
     def __iter__(self) -> Any:
         return iter((self, self))  # fig, ax = plt.subplots()
+
+    def __getitem__(self, key: Any) -> Nothing:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        return None
 
     def __enter__(self) -> Nothing:
         return self

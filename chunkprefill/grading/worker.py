@@ -17,7 +17,7 @@ from typing import Any
 
 from chunkprefill.grading import wire
 from chunkprefill.grading.answers import kind, nested, rebuilt, sent, simple, words
-from chunkprefill.grading.surroundings import furnish, limit, plain_python
+from chunkprefill.grading.surroundings import blocks, furnish, limit
 
 UNANSWERED = (None, Ellipsis)
 
@@ -55,11 +55,18 @@ class Worker:
         troubles: list[list[Any]] = []
         for i, source in enumerate(sources, 1):
             name = f"<cell {i}>"
+            lines = [*map("{}\n".format, source.split("\n"))]
+            linecache.cache[name] = (len(source), None, lines, name)
             try:
-                code = compile(plain_python(source), name, "exec")
-                lines = [*map("{}\n".format, source.split("\n"))]
-                linecache.cache[name] = (len(source), None, lines, name)
-                exec(code, self.module.__dict__)
+                for code, is_import in blocks(source, name):
+                    try:
+                        exec(code, self.module.__dict__)
+                    except ImportError as error:
+                        if not is_import:
+                            raise
+                        troubles.append(
+                            [i, f"{type(error).__name__}: {words(error)}{self._where(error)}", False]
+                        )
             except MemoryError:
                 troubles.append([i, "MemoryError", True])
             except BaseException as error:

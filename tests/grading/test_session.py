@@ -163,6 +163,32 @@ def test_cells_go_on_after_one_that_failed():
     assert [row[0] for row in session.troubles] == [2, 4]
 
 
+def test_a_missing_module_costs_its_own_import_and_nothing_else():
+    cell = """
+import no_such_module, math
+from math import no_such_name, pi
+from chunkprefill import Plan
+import os.path as path
+def area(r):
+    return pi * r * math.floor(1.5)
+"""
+    session = LocalSession(
+        [cell, "from __future__ import annotations\ndef f(x: Whatever): return 2 * x", "import x; y = 1"]
+    )
+    assert session.call("area", [2.0]) == pytest.approx(6.283185307)
+    assert session.call("f", [3]) == 6 and session.value("y") == 1
+    assert [(cell, words.partition(" (")[0]) for cell, words, _ in session.troubles][::2] == [
+        (1, "ModuleNotFoundError: No module named 'no_such_module'"),
+        (3, "ModuleNotFoundError: No module named 'x'"),
+    ]
+    within = LocalSession(
+        ["try:\n    import x\nexcept ImportError:\n    y = 2\ndef g():\n    import x\ng()\nz = 3"]
+    )
+    assert within.value("y") == 2
+    with pytest.raises(NoAnswer):
+        within.value("z")  # an error in the middle of a cell ends the cell, as in a notebook
+
+
 @pytest.mark.parametrize(
     ("source", "plain"),
     [
