@@ -117,6 +117,8 @@ PLANS = {
     "no plan": "42",
     "raises": "1 / 0",
     "raises what it sees": "exec('raise RuntimeError(str([s.n_prompt for s in state.waiting]))')",
+    "raises a name": "exec('raise type(f\\'n{state.waiting[0].n_prompt}\\', (Exception,), {})()')",
+    "returns a name": "type(f'n{(*state.waiting, *state.running)[0].n_prompt}', (), {})()",
     "gives a part of a token": "cp.Plan({s.rid: 0.5 for s in (*state.running, *state.waiting)})",
     "serves only chats": "cp.Plan({s.rid: s.pending for s in (*state.running, *state.waiting) if s.n_prompt "
     "<= CHAT})",

@@ -148,32 +148,33 @@ def broken_rule(error: ScheduleError) -> str:
 def judge_policy(answers: Answers, hidden: list[Load]) -> Verdict:
     """3 points for each promise that holds in all hidden workloads; a run that ends early keeps none."""
     missed: dict[str, list[float]] = {name: [] for name in BOUNDS}
-    ended: list[str] = []
     for load in hidden:
         try:
             reached = load.run(answers.policy("Policy", ()))
         except (SessionEnded, NoAnswer):
             raise
         except Refused as refused:
-            ended.append(plainly(refused))
+            return _ended(plainly(refused))
         except ScheduleError as error:
-            ended.append(broken_rule(error))
+            return _ended(broken_rule(error))
         except Endless:
-            ended.append("it was given up, for it took many times as long as it should")
-        else:
-            for name, right in load.kept(reached).items():
-                if not right:
-                    missed[name].append(getattr(reached, name) / getattr(load.limits, name))
-    if ended:
-        what = "; ".join(dict.fromkeys(ended))
-        return Verdict(0, f"{len(ended)} of {len(hidden)} hidden workloads did not run to their end: {what}.",
-                       tuple(dict.fromkeys(ended)))  # fmt: skip
+            return _ended(
+                f"it was given up when it had taken {GIVEN_UP} times as long as the course's own policy"
+            )
+        for name, right in load.kept(reached).items():
+            if not right:
+                missed[name].append(getattr(reached, name) / getattr(load.limits, name))
     parts = []
     for name, over in missed.items():
         worst = f"by a factor of {max(over, default=1):.2f} at worst"
         how = f"in {len(over)} of {len(hidden)} hidden workloads, {worst}"
         parts.append((3.0, not over, f"{SAID[name]}: over the limit {how}."))
     return tally(parts, [SAID[name].lower() for name in missed])
+
+
+def _ended(why: str) -> Verdict:
+    """Nothing is left to judge."""
+    return Verdict(0, f"A run on one of the hidden workloads did not come to its end: {why}.", (why,))
 
 
 def policy_question(s: Service, hidden: list[Load], public: list[Load]) -> Question:

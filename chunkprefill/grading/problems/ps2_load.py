@@ -194,9 +194,11 @@ def loads(rng: random.Random, s: Service) -> list[Load]:
     stream = chats(rng, s, 0.9, 5.0, (200, 501), (2, 7))
     stream.append(Request("d0", 0.5, rng.randrange(1600, 2301), 6))
     row = chats(rng, s, 0.25, 4.0, (60, 301), (15, 31))
-    row += [
-        Request(f"d{i}", round(0.3 + 0.04 * i, 3), rng.randrange(int(0.7 * s.document), s.document), 6)
-        for i in range(2)
+    row += [  # several at once: who gives each of them its chunk makes long steps
+        Request(
+            f"d{i}", round(0.3 + 0.04 * i, 3), rng.randrange(int(0.6 * s.document), int(0.75 * s.document)), 6
+        )
+        for i in range(3)
     ]
     size = rng.randrange(int(0.93 * s.document), s.document)
     wave = chats(rng, s, 0.9, 0.6, (60, 121), (25, 41))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 from chunkprefill.grading.session import NoAnswer, Raised, Refused
 
+KINDS = "int|float|str|bool|list|dict|tuple|set|NoneType|Tensor|ndarray|Plan|complex|function|range|generator"
 #: an answer is asked for by its name: `value(name)`, `call(name, args, returns)`, `policy(name, args)`
 Answers = Any  # chunkprefill.grading.session.Session
 
@@ -149,7 +151,10 @@ def truths_right(answer: Any, right: dict[str, bool], points: float) -> Verdict:
 def plainly(refused: Refused) -> str:
     """What went wrong on a hidden input, without the student's own words, which could carry it out."""
     if not isinstance(refused, Raised):
-        return refused.why[:160] or "nothing came back"
-    kind = re.match(r"\w{1,40}", refused.why)
+        # the name of a class is the student's word too
+        return re.sub(rf"of type (?!(?:{KINDS})\b)\w+", "of a type of its own", refused.why)[:160]
+    kind = (re.match(r"\w{1,40}", refused.why) or [""])[0]
+    own = getattr(builtins, kind, None)
+    known = isinstance(own, type) and issubclass(own, BaseException)
     place = re.search(r"\(code cell \d+, line \d+\)$", refused.why)
-    return f"it raised {kind[0] if kind else 'an error'} {place[0] if place else ''}".strip()
+    return f"it raised {kind if known else 'an error of its own'} {place[0] if place else ''}".strip()
