@@ -124,7 +124,8 @@ def write(results: Sequence[Result], out: Path, *, moodle: bool = False) -> list
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for result in results:
-                folder = f"{result.name}_{result.moodle_id}_assignsubmission_file_"
+                name = re.sub(r"[_/\\]", " ", result.name)  # Moodle counts the underscores
+                folder = f"{name}_{result.moodle_id}_assignsubmission_file_"
                 info = zipfile.ZipInfo(f"{folder}/feedback.html", (1980, 1, 1, 0, 0, 0))
                 archive.writestr(info, page(result))
         paths.append(out / "moodle-feedback.zip")
