@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chunkprefill.analysis import metrics
-from chunkprefill.analysis.overtime import over_time
+from chunkprefill.analysis.events import Events
+from chunkprefill.analysis.overtime import max_over, over_time
 from chunkprefill.analysis.style import COLOURS, LOOK, WIDTH, Picture, Table, picture
 from chunkprefill.analysis.summary import Spread
 from chunkprefill.measure import measured
+from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
 
 if TYPE_CHECKING:
@@ -69,9 +73,36 @@ def scheduling(trace: Trace, ax: Axes) -> None:
     _finish(ax, "scheduling, % of time", [])
 
 
+def first_tokens(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = None) -> None:
+    """Time to first token, s, at the moment of arrival: one mark a request, one shape a class."""
+    e = Events.of(trace)
+    waits, names = metrics.ttft(e), np.array([by(r) if by else "" for r in trace.requests], dtype=object)
+    words = []
+    for name, mark, look in zip(dict.fromkeys(names), "o^s", ("none", "black", "none")):
+        mine = names == name
+        ax.plot(
+            e.arrivals[mine], waits[mine], mark, color="black", markerfacecolor=look, markersize=4,
+            markeredgewidth=1,
+        )  # fmt: skip
+        words.append((f"{'○▲□'['o^s'.index(mark)]} {name}", "black"))
+    _finish(ax, "first token, s", words if by else [])
+
+
+def gaps(trace: Trace, ax: Axes) -> None:
+    """The longest gap between two tokens that ended in each stretch of time, ms."""
+    e, edges = Events.of(trace), over_time(trace).edges
+    ends, long = e.ended[e.tokens[e.decoded]], metrics.tbt(e)
+    ax.stairs(1e3 * max_over(edges, ends, ends, long), edges, color="black", linewidth=1.5, baseline=None)
+    _finish(ax, "longest gap between tokens, ms", [])
+
+
 PANELS: dict[str, Callable[[Trace, Any], None]] = {
     "steps": step_times, "batches": batches, "queue": queue, "blocks": kv_blocks, "scheduling": scheduling,
 }  # fmt: skip
+
+
+#: What the users of a server notice.
+WAITS = ("first tokens", "gaps")
 
 
 def run_table(trace: Trace, n: int = 8, *, say: Callable[[float, str], str] | None = None) -> Table:
@@ -100,14 +131,18 @@ def run_table(trace: Trace, n: int = 8, *, say: Callable[[float, str], str] | No
 
 def dashboard_picture(
     trace: Trace, *, caption: str, panels: Sequence[str] = tuple(PANELS),
-    n_blocks: int | None = None, badge: str = "simulated", source: str = "",
+    n_blocks: int | None = None, by: Callable[[Request], str] | None = None,
+    badge: str = "simulated", source: str = "",
 ) -> Picture:  # fmt: skip
-    """Small multiples of one run on one time axis; `panels` are keys of PANELS. The table has them all."""
+    """Small multiples of one run on one time axis; `panels` are keys of PANELS or WAITS.
+
+    by: names a request's class, for the panel of first tokens. The table has what PANELS show.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
-    if unknown := [name for name in panels if name not in PANELS] or not panels:
-        raise ValueError(f"panels {unknown}: choose from {', '.join(PANELS)}")
+    if unknown := [name for name in panels if name not in {*PANELS, *WAITS}] or not panels:
+        raise ValueError(f"panels {unknown}: choose from {', '.join([*PANELS, *WAITS])}")
     say = measured if badge == "measured" else plain
     with matplotlib.rc_context(LOOK):
         fig = Figure(figsize=(WIDTH / 100, 1.25 * len(panels) + 0.5), layout="constrained")
@@ -115,19 +150,24 @@ def dashboard_picture(
         for name, ax in zip(panels, axes):
             if name == "blocks":
                 kv_blocks(trace, ax, n_blocks)
+            elif name == "first tokens":
+                first_tokens(trace, ax, by)
+            elif name == "gaps":
+                gaps(trace, ax)
             else:
                 PANELS[name](trace, ax)
         axes[-1].set_xlabel("time, s")
         axes[-1].set_xlim(left=0)
         table = run_table(trace, say=say)
-        spread, gaps = Spread.of([s.end - s.start for s in trace.steps]), Spread.of(metrics.tbt(trace))
+        spread, silences = Spread.of([s.end - s.start for s in trace.steps]), Spread.of(metrics.tbt(trace))
         alt = (
             f"A run of {len(trace.requests):,} requests in {len(trace.steps):,} steps and "
             f"{say(trace.steps[-1].end, 's')}, over time: {', '.join(panels)}. The median step takes "
             f"{say(spread.p50, 's')}, the longest {say(spread.max, 's')}"
         )
-        alt += f"; the longest gap between tokens is {say(gaps.max, 's')}." if gaps.n else "."
-        return picture(fig, alt=alt, caption=caption, badge=badge, source=source, table=table)
+        alt += f"; the longest gap between tokens is {say(silences.max, 's')}." if silences.n else "."
+        made = picture(fig, alt=alt, caption=caption, badge=badge, source=source, table=table)
+        return replace(made, svg=re.sub(r"(\d\.\d)\d+", r"\1", made.svg))  # a tenth of a unit is enough
 
 
 def _finish(ax: Axes, title: str, words: Sequence[tuple[str, str]]) -> None:

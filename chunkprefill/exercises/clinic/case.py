@@ -15,9 +15,11 @@ from chunkprefill.exercises.clinic.replay import Replay
 from chunkprefill.exercises.clinic.rows import ROWS, Dashboard, read, say
 from chunkprefill.exercises.clinic.server import Settings, serve
 from chunkprefill.exercises.clinic.verdict import check
-from chunkprefill.exercises.feedback import Feedback
+from chunkprefill.exercises.feedback import Feedback, inline
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
+
+KEPT = 24  # replays of a case, so that looking twice costs once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class Case:
     settings: Settings = field(repr=False)
     bounds: Mapping[str, float] = field(repr=False)
     offers: Mapping[str, Mapping[str, object]] = field(repr=False)
+    _runs: dict[Settings, tuple[Trace, Dashboard]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -69,7 +72,7 @@ class Case:
     @cached_property
     def dashboard(self) -> Dashboard:
         """Its rows."""
-        return self._dashboard(self.settings, self.trace)
+        return board(self.scene, self.settings, self.trace, self.bounds)
 
     def metric(self, row: str) -> float:
         """A row of the dashboard, unrounded: s, a share of 1, or a count. ValueError for an unknown row."""
@@ -111,10 +114,14 @@ class Case:
         if unknown := [name for name in changes if name not in known]:
             raise ValueError(f"no setting {', '.join(unknown)}; there are {', '.join(known)}")
         settings = replace(self.settings, **changes)
-        trace = (
-            serve(self.requests, settings, self.scene.machine) if settings != self.settings else self.trace
-        )
-        return Replay(self.dashboard, self._dashboard(settings, trace), changes, trace)
+        if settings not in self._runs:
+            if len(self._runs) >= KEPT:
+                self._runs.pop(next(iter(self._runs)))
+            same = _binding(settings) == _binding(self.settings)
+            trace = self.trace if same else serve(self.requests, settings, self.scene.machine)
+            self._runs[settings] = trace, board(self.scene, settings, trace, self.bounds)
+        trace, after = self._runs[settings]
+        return Replay(self.dashboard, after, changes, trace)
 
     def text(self) -> str:
         """The dashboard as rounded text: all that a reader without a kernel sees, and all that is needed."""
@@ -140,21 +147,25 @@ class Case:
 
     def picture(self, caption: str = "") -> Picture:
         """The run over time, as an operator's dashboard draws it."""
-        from chunkprefill.analysis.traceplots import dashboard_picture
+        from chunkprefill.analysis.traceplots import PANELS, WAITS, dashboard_picture
 
+        short, long = self.scene.load.names
         return dashboard_picture(
             self.trace,
-            caption=caption
-            or "The run over time. Nothing is marked here: what is wrong, if anything is, you find.",
+            panels=(*WAITS, *PANELS),
+            caption=caption or "The run over time. What is wrong, if anything is, is not marked.",
             n_blocks=self.settings.n_blocks if self.metric("blocks_peak") > 0.5 else None,
+            by=lambda request: long if request.n_prompt > self.limit else short,
             source=self.scene.machine.name,
         )
 
-    def _dashboard(self, settings: Settings, trace: Trace) -> Dashboard:
-        return board(self.scene, settings, trace, self.bounds)
-
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        about = self.about().splitlines()
+        head = "".join(f"<p>{inline(line[:1].upper() + line[1:])}.</p>" for line in about)
+        return f"{head}{self.picture()._repr_html_()}{self.dashboard.html()}"
 
 
 def board(scene: Scene, settings: Settings, trace: Trace, bounds: Mapping[str, float]) -> Dashboard:
@@ -164,6 +175,11 @@ def board(scene: Scene, settings: Settings, trace: Trace, bounds: Mapping[str, f
         cost=scene.machine.cost,
     )  # fmt: skip
     return Dashboard(values, bounds, *scene.load.names)
+
+
+def _binding(settings: Settings) -> Settings:
+    """The same server, with a chunk that could ever be reached."""
+    return replace(settings, chunk=min(settings.chunk, settings.token_budget))
 
 
 def _kinds(requests: Iterable[Request], names: tuple[str, str], limit: int) -> str:

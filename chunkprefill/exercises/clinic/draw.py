@@ -25,7 +25,7 @@ CLASSES = (
 )  # fmt: skip
 FULL_STEP = (0.009, 0.075)  # s: what a healthy server's full step may take
 BLOCK = 16  # tokens
-STEPS = 1300  # of a run, about
+STEPS = 800  # of a run, about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,8 @@ def scene(rng: random.Random, fault: str) -> Scene | None:
     sizes = [k * cost.fit.tile for k in (2, 3, 4, 5, 6, 8)]
     if fault != "tile-unfriendly" and rng.random() < 0.5:
         sizes = [250, 375, 500, 640, 750, 1000]  # close below a multiple, or at one
+    if cut:
+        sizes = [208, 336, 464, 592, 720, 976]  # with the decodes beside it
     prompt, output = load.means
     share = output / (prompt + output)  # of tokens that are decodes
     least, most = FULL_STEP
@@ -96,10 +98,10 @@ def scene(rng: random.Random, fault: str) -> Scene | None:
         return None
     size = rng.choice(fitting)
     busy = rng.uniform(0.8, 0.92) if fault == "tile-unfriendly" else rng.uniform(0.45, 0.75)
-    decodes = min(busy * size * share, rng.uniform(50, 90) if "decodes" in fault else rng.uniform(12, 40))
+    decodes = min(busy * size * share, rng.uniform(40, 70) if "decodes" in fault else rng.uniform(12, 40))
     seconds = _step(cost, decodes, decodes * prompt / output, load)
     rate = decodes / (output * seconds)
-    n = max(50, min(int(STEPS * rate * seconds), 260))
+    n = max(60, min(int(STEPS * rate * seconds), 200))
     n_long = round(n * load.n_long / (load.n_long + load.n_short))
     load = replace(load, rate=rate, n_long=n_long, n_short=n - n_long)
     fast = SchedulerCost(rng.uniform(1e-4, 4e-4), rng.uniform(2e-6, 6e-6), rng.uniform(4e-6, 1e-5), 1e-8)

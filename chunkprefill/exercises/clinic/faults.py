@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 
 from chunkprefill.exercises.clinic.draw import Scene
 from chunkprefill.exercises.clinic.server import Settings
@@ -58,7 +57,7 @@ def plant(rng: random.Random, fault: str, scene: Scene, run: Mapping[str, float]
     """Settings changed for the worse. run: rows of the healthy server."""
     healthy, size = scene.healthy, scene.size
     if fault == "chunk-too-small":
-        return {"chunk": rng.choice((16, 24, 32, 48, 64, 80))}
+        return {"chunk": rng.choice((24, 32, 48, 64, 80, 96))}
     if fault == "budget-too-large":
         budget = size * rng.choice((6, 8, 12, 16))
         return {"token_budget": budget, "chunk": max(healthy.chunk, rng.choice((8192, 16_384)))}
@@ -69,7 +68,7 @@ def plant(rng: random.Random, fault: str, scene: Scene, run: Mapping[str, float]
     if fault == "long-head":
         return {"order": "arrival"}
     if fault == "budget-below-decodes":
-        return {"token_budget": max(4, int(rng.uniform(0.4, 0.8) * run["decodes"]))}
+        return {"token_budget": max(4, int(rng.uniform(0.5, 0.85) * run["decodes"]))}
     if fault == "slow-inputs":
         return {"inputs": "row by row"}
     if fault == "tile-unfriendly":
@@ -77,10 +76,9 @@ def plant(rng: random.Random, fault: str, scene: Scene, run: Mapping[str, float]
     return {}
 
 
-def remedies(
-    rng: random.Random, fault: str, healthy: Settings, now: Settings, tile: int
-) -> dict[str, dict[str, object]]:
+def remedies(rng: random.Random, fault: str, scene: Scene, now: Settings) -> dict[str, dict[str, object]]:
     """What each fix would set here. The right one goes back to the healthy setting."""
+    healthy, tile = scene.healthy, scene.machine.tile
     whole = now.token_budget // tile * tile or now.token_budget  # below one tile there is nothing to round
     offers: dict[str, dict[str, object]] = {
         "larger-chunk": {"chunk": now.chunk * rng.choice((2, 4, 8))},
@@ -96,5 +94,6 @@ def remedies(
     if fault != HEALTHY:
         fix = FIX_FOR[fault]
         offers[fix] = {name: getattr(healthy, name) for name in offers[fix]}
-        assert fault != HEALTHY and (replace(now, **offers[fix]) != now)  # type: ignore[arg-type]
+        if fault == "budget-too-large":  # it was planted in the chunk too, and must do without it
+            offers[fix] = {"token_budget": scene.size}
     return offers

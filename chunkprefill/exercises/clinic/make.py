@@ -18,7 +18,7 @@ TRIES = 1000
 CLEAR = 1.12  # what is broken is broken by so much, or a rounded table would not show it
 OTHERS = 1.04  # and under any fix but the right one still by so much
 HAIR = 0.02  # nearer than this no promise is to being broken or kept
-LONGEST = 9000  # steps of a run
+LONGEST = 4000  # steps of a run
 
 
 def case(seed: int | str = 0, fault: str | None = None) -> Case:
@@ -57,7 +57,7 @@ def _try(rng: random.Random, seed: int | str, fault: str) -> Case | None:
     if fault != HEALTHY and _loudest(signs(values, bounds)) > SILENT:
         return None
     settings = replace(drawn.healthy, **plant(rng, fault, drawn, values))  # type: ignore[arg-type]
-    offers = remedies(rng, fault, drawn.healthy, settings, drawn.machine.tile)
+    offers = remedies(rng, fault, drawn, settings)
     made = Case(seed=seed, cause=fault, scene=drawn, settings=settings, bounds=bounds, offers=offers)
     if fault == HEALTHY:
         return made if _clear(made) else None
@@ -72,6 +72,7 @@ def _try(rng: random.Random, seed: int | str, fault: str) -> Case | None:
         or not _clear(made)
         or speaks.pop(fault) < PLAIN
         or _loudest(speaks) > SILENT
+        or made.mended.broken
     ):
         return None
     return made if all(_still_broken(made, fix) for fix in FIXES if fix != FIX_FOR[fault]) else None

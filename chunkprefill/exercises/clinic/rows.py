@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from math import isnan, nan
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from chunkprefill.analysis import metrics
 from chunkprefill.analysis.events import Events
 from chunkprefill.analysis.overtime import count_over, tokens_by_kind
-from chunkprefill.analysis.style import Table
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
 
@@ -53,7 +53,7 @@ PROMISES = ("tbt_p99", "ttft_short_p90", "ttft_long_p90")
 class Dashboard:
     """The rows of one run. `values`: {key: number}, s, shares of 1 or counts; nan where it does not apply.
 
-    `bounds`: {key of PROMISES: s}. `text()` and `table()` round; nothing else does.
+    `bounds`: {key of PROMISES: s}. `text()` and `html()` round; nothing else does.
     """
 
     values: Mapping[str, float]
@@ -79,14 +79,21 @@ class Dashboard:
         kept = "broken" if key in self.broken else "kept"
         return f"at most {say(self.bounds[key], 's')}: {kept}"
 
-    def table(self, *groups: str) -> Table:
-        """Rows of these groups; default: all."""
-        rows = [
-            (key, self.words(key), self.say(key), self.promise(key) if key in self.bounds else "")
-            for key, (group, *_) in ROWS.items()
-            if (group in groups or not groups) and not isnan(self.values[key])
-        ]
-        return Table(header=("row", "what it is", "here", "promised"), rows=rows)
+    def html(self) -> str:
+        """All rows by group as a table of two columns, which fits a phone."""
+        body, group = "", ""
+        for key, (mine, *_) in ROWS.items():
+            if isnan(self.values[key]):
+                continue
+            if mine != group:
+                group = mine
+                body += f'<tr><th scope="colgroup" colspan="2">{group}</th></tr>'
+            bound = f"<br>{escape(self.promise(key))}" if key in self.bounds else ""
+            name = f"<code>{key}</code><br>{escape(self.words(key))}"
+            style = "font-weight:400;text-align:start"
+            body += f'<tr><th scope="row" style="{style}">{name}</th><td>{self.say(key)}{bound}</td></tr>'
+        head = '<thead><tr><th scope="col">row</th><th scope="col">here</th></tr></thead>'
+        return f'<div class="cp-table"><table class="table">{head}<tbody>{body}</tbody></table></div>'
 
     def text(self) -> str:
         """All rows by group, one a line: key, value, what it is."""
@@ -182,21 +189,24 @@ def _batches(e: Events, token_budget: int | None) -> dict[str, float]:
     prompts, tokens = kinds["prefill"] + kinds["recompute"], sum(kinds.values())
     ran = kinds["decode"]
     carry = prompts > 0
-    # A decode is ready from the step after a token to the one that runs it, unless it was evicted meanwhile.
+    # A decode is ready from the step after a token to the one that runs it, or to its eviction.
     starts = e.cached_after - e.length
-    pairs = np.flatnonzero(e.same & e.emits[:-1] & (starts[1:] > 0))
-    idle = np.zeros(n + 1)
-    np.add.at(idle, e.step[pairs] + 1, 1)
-    np.add.at(idle, e.step[pairs + 1], -1)
-    sat = idle.cumsum()[:n]
-    ready = ran + sat
+    pairs = np.flatnonzero(e.same & e.emits[:-1])
+    until = e.step[pairs + 1].astype(np.int64)
+    kept = starts[pairs + 1] > 0
+    if not kept.all():
+        until[~kept] = _evicted(e, pairs[~kept], until[~kept])
+    change = np.bincount(e.step[pairs] + 1, minlength=n + 1) - np.bincount(until, minlength=n + 1)
+    sat = change.cumsum()[:n]
+    served = np.bincount(until[kept], minlength=n)[:n]
+    ready = served + sat
     out = {
         "prompt_steps": float(carry.mean()),
         "prompt_tokens": _quantile(prompts[carry], 0.5),
         "prompt_step_tokens": _quantile(np.asarray(tokens)[carry], 0.5),
         "decodes": float(ran[ran > 0].mean()) if (ran > 0).any() else 0.0,
         "left_out": float(sat.sum() / ready.sum()) if ready.sum() else 0.0,
-        "all_left_out": float(((ran == 0) & (sat > 0)).mean()),
+        "all_left_out": float(((served == 0) & (sat > 0)).mean()),
     }
     if token_budget:
         out |= {
@@ -204,6 +214,17 @@ def _batches(e: Events, token_budget: int | None) -> dict[str, float]:
             "decodes_fill": float((ran >= 0.75 * token_budget).mean()),
         }
     return out
+
+
+def _evicted(e: Events, rows: np.ndarray, until: np.ndarray) -> np.ndarray:
+    """The step that evicted the request of each of `rows`, after it and no later than step `until`."""
+    when: dict[int | str, list[int]] = {}
+    for step, rids in sorted(e.trace.preempted.items()):
+        for rid in rids:
+            when.setdefault(rid, []).append(step)
+    names = [e.trace.requests[i].rid for i in e.request[rows]]
+    ends = zip(names, e.step[rows], until)
+    return np.array([next(s for s in when[rid] if after < s <= last) for rid, after, last in ends])
 
 
 def _alone(e: Events, cost: Callable[[Batch], float]) -> dict[str, float]:

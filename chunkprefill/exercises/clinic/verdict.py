@@ -41,7 +41,7 @@ def check(case: Case, cause: object, evidence: object, fix: object) -> Feedback:
     if rows is None:
         return Feedback(ok=None, message="That is the cause. Which rows of the dashboard show it? Name them "
                         "by their keys, such as `evidence=['step_p50']`.")  # fmt: skip
-    if wrong := _wrong_rows(case, rows):
+    if wrong := evidence_against(case, rows):
         return Feedback(ok=False, message=f"That is the cause, but not the evidence for it: {wrong}")
     shown = " ".join(f"`{row}`: {case.dashboard.words(row)}, {case.dashboard.say(row)}." for row in rows)
     if fix is None or fix is ...:
@@ -84,14 +84,19 @@ def against(case: Case, cause: str) -> str:
     """Why it is not this: numbers of this case, and what its fix would come to."""
     board = case.dashboard
     if case.cause == HEALTHY:
-        kept = "; ".join(
-            f"{board.words(row)} {board.say(row)}, promised {board.promise(row)}" for row in board.bounds
-        )
-        return f"Look at the promises first. All are kept: {kept}. A number may look odd and harm nobody."
+        rows = (f"{board.words(row)} {board.say(row)}, promised {board.promise(row)}" for row in board.bounds)
+        kept = "; ".join(rows)
+        return f"Look at the promises first. {kept}. {_harmless(board, TELLING[cause][0])}"
     if cause == HEALTHY:
         row = max(board.broken, key=lambda row: board.values[row] / board.bounds[row])
         return f"A promise is broken: {board.words(row)} is {board.say(row)}, promised {board.promise(row)}."
     return f"{_REASONS[cause](board)} {_idle_fix(case, FIX_FOR[cause])}"
+
+
+def _harmless(b: Dashboard, row: str) -> str:
+    if isnan(b.values[row]):
+        return f"And there are no {b.long} here."
+    return f"`{row}` is {b.say(row)}. Odd or not, it harms nobody who was promised anything."
 
 
 def _idle_fix(case: Case, fix: str) -> str:
@@ -157,7 +162,10 @@ def _small_pool(b: Dashboard) -> str:
 def _long_head(b: Dashboard) -> str:
     v = b.values
     if isnan(v["ttft_long_p90"]):
-        return f"There are no {b.long} in this load that anybody could stand behind."
+        return (
+            f"There are no {b.long} in this load that anybody could stand behind; its {b.short} get their first "
+            f"token after {b.say('ttft_short_p90')} (P90)."
+        )
     if v["ttft_short_p90"] <= b.bounds["ttft_short_p90"]:
         return (
             f"The {b.short} get their first token in time: P90 {b.say('ttft_short_p90')}, promised "
@@ -208,7 +216,7 @@ _REASONS = {
 }
 
 
-def _wrong_rows(case: Case, rows: list[str]) -> str:
+def evidence_against(case: Case, rows: list[str]) -> str:
     """Which of the rows named do not show the cause, and why; "" if they do."""
     board, telling = case.dashboard, case.tells()
     for row in rows:
