@@ -16,7 +16,7 @@ from typing import Any
 
 from chunkprefill.grading import sandbox, wire
 from chunkprefill.grading.sandbox import Limits, SandboxError
-from chunkprefill.grading.session import Asking, Crashed, SessionEnded, TimedOut, result
+from chunkprefill.grading.session import Asking, Crashed, OutOfMemory, SessionEnded, TimedOut, result
 
 MAX_LINE = 2 * wire.MAX_BYTES  # bytes of an answer
 MAX_ALL = 8 * MAX_LINE  # of all answers of a submission
@@ -214,9 +214,17 @@ class PipeSession(Asking):
             raise TimedOut("", f"it has not finished after {wall_s:g} s")
         if wall_s == START_S:
             return  # it has not begun
+        self._count_files()
         idle, most = max(0.0, wall - sum(now) + sum(times)), self._most_idle
         if self._slept + idle > most or self._napped > 10 * most:
             raise TimedOut("", f"it did nothing for {most:g} s: asleep, or waiting for somebody")
+
+    def _count_files(self) -> None:
+        """Files of no bytes fill the kernel's memory, and no limit of a process counts them."""
+        with suppress(OSError):  # not in a sandbox, or a kernel that lets nobody look
+            there = os.statvfs(f"/proc/{self._pid}/root/tmp")
+            if self.safe and there.f_files - there.f_ffree > self.limits.n_made:
+                raise OutOfMemory("", f"more than {self.limits.n_made} files")
 
     def _times(self) -> tuple[float, float]:
         """CPU seconds of the process, and seconds in which it was ready and had no processor."""

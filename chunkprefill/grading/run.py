@@ -68,7 +68,7 @@ class Grader:
             marks = self._completed(getattr(error, "marks", []), error)
             status, reason = error.status, error.why or str(error)
             if error.status == "memory":
-                reason = f"more than {self.limits.memory_mb} MB of memory"
+                reason = error.why or f"more than {self.limits.memory_mb} MB of memory"
             if error.name:
                 reason += f" (while {error.name} was asked for)"
         except SandboxError:

@@ -53,6 +53,7 @@ class Limits:
     memory_mb: int = 1024  # beyond what the libraries take
     tmp_mb: int = 16
     n_files: int = 64  # open at once
+    n_made: int = 10_000  # in all
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

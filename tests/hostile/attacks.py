@@ -26,6 +26,13 @@ def after(name: str, code: str, status: str = "ok", points: float | None = 3, **
     return Attack(name, (*HONEST, code), status, points, **more)  # type: ignore[arg-type]
 
 
+def closed(name: str, code: str) -> Attack:
+    """Honest answers, and then something that must fail: it raises, or leaves something false in `worked`."""
+    tried = "\n".join(f"    {line}" for line in code.strip().split("\n"))
+    cell = f"worked = True\ntry:\n{tried}\nexcept BaseException: worked = False\nloot = ['it worked'] if worked else []"
+    return after(name, cell, loot=True)
+
+
 def inside(name: str, body: str, status: str, points: float | None, **more: str | bool) -> Attack:
     """The attack in the function that the grader calls."""
     lines = "\n".join(f"    {line}" for line in body.strip().split("\n"))
@@ -82,27 +89,27 @@ MEMORY = [
     Attack("block by block", (DOUBLE, POLICY, "x = []\nwhile True: x.append(bytearray(1 << 24))"), "memory", None),
     inside("memory when called", "return bytearray(8 << 30)", "memory", None),
     after("a huge block beside all answers", "x = bytearray(8 << 30)"),
-    after("shared memory", "import mmap\nm = mmap.mmap(-1, 8 << 30)"),
-    after("memory files", "import os\nos.memfd_create('x')"),
-    after("memory of the system's own", "import ctypes\nc = ctypes.CDLL(None)\n"
-          "assert c.shmget(0, 1 << 30, 0o1600) == -1"),
-    after("many threads", "import threading, time\nfor _ in range(10 ** 4):\n    threading.Thread(target=time.sleep, "
-          "args=(9,)).start()"),
+    closed("shared memory", "import mmap\nm = mmap.mmap(-1, 8 << 30)"),
+    closed("memory files", "import os\nos.memfd_create('x')"),
+    closed("memory of the system's own", "import ctypes\nworked = ctypes.CDLL(None).shmget(0, 1 << 30, 0o1600) != -1"),
+    closed("a thread", "import threading, time\nthreading.Thread(target=time.sleep, args=(9,)).start()"),
 ]  # fmt: skip
 FLOODS = [
-    after("fork bomb", "import os\nwhile True: os.fork()"),
+    closed("fork bomb", "import os\nwhile True: os.fork()"),
     after("fork bomb that insists",
           "import os\nfor _ in range(3000):\n    try: os.fork()\n    except OSError: pass"),
-    after("subprocess", "import subprocess\nsubprocess.Popen(['/bin/sh', '-c', ':(){ :|:& };:'])"),
-    after("processes of Python", "import multiprocessing\nmultiprocessing.Process(target=print).start()"),
-    after("fork past the library", "import ctypes\nassert ctypes.CDLL(None).syscall(57) == -1\n"
-          "assert ctypes.CDLL(None).syscall(56, 17, 0, 0, 0, 0) == -1"),
+    closed("subprocess", "import subprocess\nsubprocess.Popen(['/bin/sh', '-c', ':(){ :|:& };:'])"),
+    closed("processes of Python", "import multiprocessing\nmultiprocessing.Process(target=print).start()"),
+    closed("fork past the library", "import ctypes\nc = ctypes.CDLL(None)\n"
+           "worked = c.fork() != -1 or c.vfork() != -1"),
     after("output flood", "for _ in range(20_000): print('x' * 10_000)"),
     after("output flood past Python", "import os\nfor _ in range(2000): os.write(1, b'x' * 100_000), "
           "os.write(2, b'x' * 100_000)"),
-    after("a file too large", "open('/tmp/a', 'wb').write(bytes(1 << 30))"),
-    after("many files", "for i in range(500):\n    with open(f'/tmp/{i}', 'wb') as f: f.write(bytes(1 << 20))"),
-    after("many open files", "x = [open('/dev/null') for _ in range(10 ** 5)]"),
+    closed("a file too large", "open('/tmp/a', 'wb').write(bytes(1 << 30))"),
+    closed("many files", "for i in range(500):\n    with open(f'/tmp/{i}', 'wb') as f: f.write(bytes(1 << 20))"),
+    closed("many open files", "x = [open('/dev/null') for _ in range(10 ** 5)]"),
+    after("empty files", "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'w').close(); i += 1", "memory", None, why="files"),
+    after("empty directories", "import os\nwhile True:\n    os.mkdir('d'); os.chdir('d')", "memory", None, why="files"),
     after("many directories", "import os\nfor _ in range(3000):\n    os.mkdir('d'); os.chdir('d')"),
 ]  # fmt: skip
 PIPE = """
@@ -218,12 +225,13 @@ LOOKING = [
     deciding("other lengths", "for seq in [*state.running, *state.waiting]:\n    for name in ('n_output', 'output', 'last'):\n"
              "        if getattr(type(seq), name, None): loot.append(name)\n"
              "loot.extend(n for n in state._last.values() if n != float('inf'))\nreturn plan(state)", "ok", 3, loot=True),
-    after("the network", "import socket\nsocket.create_connection(('1.1.1.1', 80), 1)"),
-    after("the network past the library", "import ctypes\nassert ctypes.CDLL(None).socket(2, 1, 0) == -1"),
-    after("a name server", "import socket\nsocket.getaddrinfo('example.org', 80)"),
-    after("another's memory", "import ctypes\nassert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == -1"),
-    after("another root", "import ctypes\nc = ctypes.CDLL(None)\nassert c.unshare(0x10000000) == -1\n"
-          "assert c.mount(b'none', b'/tmp', b'tmpfs', 0, None) == -1\nassert c.chroot(b'/tmp') == -1"),
+    closed("the network", "import socket\nsocket.create_connection(('1.1.1.1', 80), 1)"),
+    closed("the network past the library", "import ctypes\nworked = ctypes.CDLL(None).socket(2, 1, 0) != -1"),
+    closed("sockets without a network", "import socket\nsocket.socketpair()"),
+    closed("a name server", "import socket\nsocket.getaddrinfo('example.org', 80)"),
+    closed("another's memory", "import ctypes\nworked = ctypes.CDLL(None).ptrace(16, 1, 0, 0) != -1"),
+    closed("another root", "import ctypes\nc = ctypes.CDLL(None)\nworked = c.unshare(0x10000000) != -1 or "
+           "c.mount(b'none', b'/tmp', b'tmpfs', 0, None) != -1 or c.chroot(b'/tmp') != -1"),
     after("other processes", "import os\nloot = [p for p in os.listdir('/proc')] if os.path.isdir('/proc') else []",
           loot=True),
     after("the course's own solutions", """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import platform
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from chunkprefill.grading import sandbox
+from chunkprefill.grading import sandbox, seccomp
 from chunkprefill.grading.marking import Mark
 from chunkprefill.grading.process import PipeSession
 from chunkprefill.grading.results import Result
 from chunkprefill.grading.run import Grader
 from chunkprefill.grading.sandbox import Limits, SandboxError
-from chunkprefill.grading.session import Refused, Session
+from chunkprefill.grading.session import Crashed, Refused, Session
 from tests.hostile import world
 from tests.hostile.attacks import ATTACKS, Attack
 from tests.needs import need
@@ -150,3 +153,53 @@ def test_nothing_that_solves_a_question_is_mounted(stage: Path) -> None:
     allowed = {f"{module.rpartition('.')[2]}.py" for module in sandbox.ALLOWED_MODULES}
     assert names == allowed
     assert not names & {"policies.py", "vllm.py", "attention.py", "cache.py", "marking.py", "session.py"}
+
+
+def header_numbers(name: str) -> dict[str, int]:
+    """The kernel's own table, where its headers are installed."""
+    found = [*Path("/usr/include").glob(name), *Path("/usr/include").glob(f"*/{name}")]
+    text = found[0].read_text() if found else ""
+    return {call: int(n) for call, n in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)$", text, re.M)}
+
+
+@pytest.mark.parametrize(("column", "header"), [(0, "asm/unistd_64.h"), (1, "asm-generic/unistd.h")])
+def test_the_numbers_of_system_calls_are_the_kernels(column: int, header: str) -> None:
+    kernel = header_numbers(header)
+    if "clone" not in kernel or (column == 0 and kernel["clone"] != 56):
+        pytest.skip("no headers of this processor's kernel here")
+    for name, numbers in seccomp.CALLS.items():
+        if name in kernel and kernel[name] <= seccomp.LATEST:
+            assert numbers[column] == kernel[name], name
+
+
+CALLING = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+for number in NUMBERS:
+    ctypes.set_errno(0)
+    found[number] = [libc.syscall(number, 0, 0, 0, 0, 0, 0), ctypes.get_errno()]
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in seccomp.AUDIT, reason="no filter for this processor")
+def test_every_call_of_the_filter_is_refused_and_so_is_what_is_younger(stage: Path) -> None:
+    column = [*seccomp.AUDIT].index(platform.machine())
+    due = {n[column]: name for name, n in seccomp.CALLS.items() if n[column] is not None}
+    young = dict.fromkeys(range(seccomp.LATEST + 1, seccomp.LATEST + 40), "")
+    with PipeSession(
+        [CALLING.replace("NUMBERS", repr([*due, *young]))], stage=stage, limits=LIMITS
+    ) as session:
+        assert session.troubles == []
+        found = session.value("found")
+    for number, name in {**due, **young}.items():
+        wanted = {"clone": errno.EAGAIN, "fork": errno.EAGAIN, "vfork": errno.EAGAIN, "clone3": errno.ENOSYS}
+        refusal = errno.ENOSYS if number in young else wanted.get(name, errno.EPERM)
+        assert found[number] == [-1, refusal], (number, name)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x32 is a second set of numbers of this processor")
+def test_the_other_numbers_of_the_same_calls_end_the_process(stage: Path) -> None:
+    code = "import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 57)"
+    with pytest.raises(Crashed, match="SIGSYS"):
+        PipeSession([code], stage=stage, limits=LIMITS)
