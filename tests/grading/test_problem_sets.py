@@ -140,7 +140,7 @@ def test_no_policy_that_the_package_ships_keeps_every_promise_and_the_reference_
     for secret in tqdm(secrets(50), desc="secrets", mininterval=5):
         loads = hidden(secret)
         assert all(keeps_all(load, load.reference()) for load in loads)
-        loads.sort(key=lambda load: load.name == "alone")  # the longest run last: few policies get there
+        loads.sort(key=lambda load: ("row", "stream", "alone").index(load.name))  # the dearest last
         passed = [policy for policy in policies if all(keeps_all(load, policy) for load in loads)]
         assert not passed, (secret, passed)
 
