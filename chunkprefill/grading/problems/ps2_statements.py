@@ -111,8 +111,10 @@ def statements(rng: random.Random, scene: Scene) -> Iterator[Statement]:
         ("With A, the chats that decode get a token in every step that runs.", False),
     ])  # fmt: skip
     yield rng.choice([
-        ("With C, the documents' prompts take about as many tasks as with B (10% more or less).",
-         abs(scene.rows(shortest) - n) <= 0.1 * n),
+        ("With C, the documents' prompts take as many tasks as with B, 20% more or less.",
+         abs(scene.rows(shortest) - n) <= 0.2 * n),
+        ("With C, the documents' prompts take at least twice as many tasks as with B.",
+         scene.rows(shortest) >= 2 * n),
         ("With C, the chats that decode wait at least twice as long for a token as with B.",
          scene.gap(shortest) >= 2 * scene.gap(chunked)),
     ])  # fmt: skip
