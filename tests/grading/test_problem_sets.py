@@ -175,8 +175,7 @@ def test_who_follows_the_text_in_another_way_keeps_every_promise_too() -> None:
                 assert keeps_all(load, other), (secret, load.name, other)
 
 
-def test_statements_are_true_or_false_and_not_nearly() -> None:
-    """Both occur, and a bound that is named lies far from what is measured."""
+def test_statements_are_true_about_as_often_as_false() -> None:
     answers = [solved("PS2", secret, ("statements",))["statements"] for secret in secrets(20)]
     truths = re.findall("True|False", " ".join(answers))
     assert 0.3 < truths.count("True") / len(truths) < 0.7
