@@ -85,7 +85,9 @@ def page(result: Result) -> str:
         parts.append(
             "<section>\n<h2>Cells that stopped with an error</h2>\n<p>The cells after them ran.</p>\n"
         )
-        parts += [f"<pre>{esc(f'code cell {cell}: {words}')}</pre>\n" for cell, words in result.cells[:20]]
+        for cell, words in result.cells[:20]:
+            place = "" if "(code cell" in words else f" (code cell {cell})"
+            parts.append(f"<pre>{esc(words + place)}</pre>\n")
         parts.append("</section>\n")
     return "".join([*parts, "</main>\n</body>\n</html>\n"])
 

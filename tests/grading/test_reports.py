@@ -129,7 +129,7 @@ def test_nothing_that_a_student_wrote_is_part_of_the_page(text):
 
 def test_a_page_says_what_happened(tmp_path):
     page = feedback.page(result(cells=((4, "NameError: name 'x' is not defined"),)))
-    assert "2.5 of 3 points" in page and "one is missing" in page and "code cell 4: NameError" in page
+    assert "2.5 of 3 points" in page and "one is missing" in page and "NameError: name &#x27;x&#x27; is not defined (code cell 4)" in page
     closed = feedback.page(result(status="timeout", reason="more than 60 s of CPU time"))
     assert "none is not zero" in closed and "more than 60 s" in closed
     paths = feedback.write([result(), result("Bob")], tmp_path)
