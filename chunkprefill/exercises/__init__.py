@@ -52,6 +52,7 @@ _PUBLIC = {
     "chapter6": "guess_visits guess_part guess_model many_small overhead_in_words what_to_fix lost_graphs "
     "when_hidden which_grows why_smaller_dear",
     "vllm_step": "vllm_step",
+    "chapter7": "guess_second_gpu same_symptom one_change who_was_protected",
     "chapter8": "guess_threshold guess_two_cards whose_rules smaller_chunks threshold_above what_prefix_saves "
     "who_pays_for_budget",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "

@@ -163,8 +163,8 @@ def _long_head(b: Dashboard) -> str:
     v = b.values
     if isnan(v["ttft_long_p90"]):
         return (
-            f"There are no {b.long} in this load that anybody could stand behind; its {b.short} get their first "
-            f"token after {b.say('ttft_short_p90')} (P90)."
+            f"There are no {b.long} in this load that anybody could stand behind; its {b.short} get their "
+            f"first token after {b.say('ttft_short_p90')} (P90)."
         )
     if v["ttft_short_p90"] <= b.bounds["ttft_short_p90"]:
         return (
