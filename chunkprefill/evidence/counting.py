@@ -174,11 +174,11 @@ def peak_bytes(model: Transformer, n: int, chunk_size: int) -> tuple[int, int]:
 def activation_bytes(model: Transformer, n_tokens: int) -> int:
     """The same peak worked out: what is alive in a layer's MLP while it holds a chunk's gates, in float32.
 
-    Residual stream before and after attention, the norm's two copies, what attention gathered, queries, keys
-    and values, gates and ups, RoPE's angles.
+    The residual stream, its norm, what attention gathered, queries, keys and values, gates and ups, RoPE's
+    cosines and sines.
     """
     c = model.config
-    numbers = 4 * c.d_model + c.d_q + (c.d_q + 2 * c.d_kv) + 2 * c.d_ff + c.head_dim
+    numbers = 2 * c.d_model + c.d_q + (c.d_q + 2 * c.d_kv) + 2 * c.d_ff + 2 * c.head_dim
     return 4 * numbers * n_tokens
 
 
