@@ -89,6 +89,38 @@ def overhead_blocks(document: Document) -> Iterator[str]:
     yield html(Table(header=header, rows=rows, caption="what one prompt's scheduling takes"))
 
 
+def grade_blocks(document: Document) -> Iterator[str]:
+    ran = [row for row in document["rows"] if "not_run" not in row]
+    rows = [
+        (
+            row["case"],
+            f"{row['per_minute']:,.3g}",
+            f"{row['wall_s_each']:.3g} s",
+            f"{row['cpu_s_each']:.3g} s",
+        )
+        for row in ran
+    ]
+    if rows:
+        header = ("what is graded", "a minute", "each", "of processor time")
+        yield html(Table(header=header, rows=rows, caption="submissions"))
+    for row in document["rows"]:
+        if "not_run" in row:
+            yield f"Not run: {row['case']}."
+    found = document["verdict"]
+    if found["met"] is not None:
+        yield (
+            f"Times as fast as nbgrader, by the wall clock: {found['times_as_fast']['wall']:.2f}; "
+            f"the target is {found['target']:g}: {word(found['met'])}."
+        )
+
+
+def profile_blocks(document: Document) -> Iterator[str]:
+    yield (
+        f"{document['what'][0].upper()}{document['what'][1:]}: {len(document['traceEvents']):,} spans, "
+        "a trace that a browser's profiler opens."
+    )
+
+
 def evidence_blocks(document: Document) -> Iterator[str]:
     sound = sum(bool(row["sound"]) for row in document["rows"])
     yield (
