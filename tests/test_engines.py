@@ -207,6 +207,11 @@ def test_a_first_token_is_early_and_a_decode_late_where_each_has_a_card():
     assert beyond.carried(lambda rate: (9.0, 0.0), (3.0, 1.0), rates=range(1, 9)) == 0
 
 
+@pytest.mark.slow
+def test_two_cards_part_under_a_tight_bound_and_not_under_a_loose_one_whatever_comes():
+    assert cp.evidence.both_sides(beyond.no_budget, seed=2).sound
+
+
 # --- vLLM, or something that answers like it ----------------------------------------------------------
 
 
