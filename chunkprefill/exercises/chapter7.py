@@ -58,8 +58,8 @@ same_symptom = Choice(
 
 one_change = Choice(
     id="one-change",
-    prompt="An operator raises the token budget, lets decodes go first and doubles the cache, all at once, and "
-    "the server is well. What has been found out?",
+    prompt="An operator raises the token budget, lets decodes go first and doubles the cache, all at once. "
+    "The server is well. What has been found out?",
     options=(
         Option(
             "a",

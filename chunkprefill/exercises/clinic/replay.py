@@ -10,7 +10,7 @@ from chunkprefill.exercises.clinic.rows import Dashboard
 from chunkprefill.scheduling.trace import Trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replay:
     """The same requests on the same machine with some settings changed: before and after."""
 
@@ -46,6 +46,8 @@ class Replay:
 
     def __str__(self) -> str:
         return str(self.table())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
