@@ -141,6 +141,8 @@ class PipeSession(Asking):
             size = int(Path(f"/proc/{self._pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         most = {"memory_bytes": size + (limits.memory_mb << 20) if size else -1, "cpu_s": limits.cpu_s}
         most |= {"file_bytes": limits.tmp_mb << 19, "n_files": limits.n_files}
+        if self.safe and not size:
+            raise Crashed("", "its memory cannot be measured: /proc tells nothing of it")
         if self._exchange({"with": most}, START_S).get("ok") is not True and self.safe:
             raise Crashed("", "its limits could not be set")
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import chunkprefill
@@ -140,6 +141,9 @@ def libraries(names: tuple[str, ...]) -> list[tuple[str, str]]:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
+        if not distribution.files and (spec := find_spec(name.replace("-", "_"))):  # a system's own package
+            here = [*(spec.submodule_search_locations or ()), str(spec.origin)][0]
+            found.setdefault(os.path.basename(here), here)
         for entry in distribution.files or ():
             top = entry.parts[0]
             if top not in ("..", "__pycache__") and not top.endswith((".dist-info", ".pth", ".egg-info")):

@@ -55,7 +55,7 @@ def blocks(source: str, name: str) -> list[tuple[types.CodeType, bool]]:
 
 
 def limit(memory_bytes: int, cpu_s: int, file_bytes: int, n_files: int) -> bool:
-    """Bind this process, for good: bytes of memory beyond what it has, seconds of CPU time from now."""
+    """Bind this process, for good: bytes of address space in all, CPU seconds from now. True: it holds."""
     try:
         import resource
     except ImportError:  # not a Unix: only without a sandbox
@@ -69,7 +69,8 @@ def limit(memory_bytes: int, cpu_s: int, file_bytes: int, n_files: int) -> bool:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, "RLIMIT_" + name), (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (used + cpu_s, used + cpu_s + 1))
-    return True
+    held = {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in bounds}
+    return all(max(held[name]) <= most and min(held[name]) >= 0 for name, most in bounds.items() if most >= 0)
 
 
 def stand_in(name: str, **names: Any) -> None:

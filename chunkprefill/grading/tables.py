@@ -97,7 +97,8 @@ def worksheet(results: Sequence[Result], path: Path) -> tuple[str, list[str]]:
     notes, seen = [], set()
     table: list[list[str]] = [header]
     for row in rows:
-        number = row[IDENTIFIER].strip().rpartition(" ")[2]
+        number = row[IDENTIFIER].strip().lstrip("'")
+        number = number[len(number.rstrip("0123456789")) :]  # "Participant 123", in any language
         name = row.get(FULL_NAME, "").strip().casefold()
         same = names.get(name, [])
         found = by_number.get(number) or (same[0] if len(same) == listed[name] == 1 else None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import html.parser
 import io
+import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -14,6 +17,8 @@ from hypothesis import strategies as st
 from chunkprefill.grading import feedback, results, summary, tables
 from chunkprefill.grading.marking import Mark
 from chunkprefill.grading.results import Result
+from tests.hostile import world
+from tests.needs import ROOT
 
 EVIL = "=cmd|' /C calc'!A0"
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -129,7 +134,8 @@ def test_nothing_that_a_student_wrote_is_part_of_the_page(text):
 
 def test_a_page_says_what_happened(tmp_path):
     page = feedback.page(result(cells=((4, "NameError: name 'x' is not defined"),)))
-    assert "2.5 of 3 points" in page and "one is missing" in page and "NameError: name &#x27;x&#x27; is not defined (code cell 4)" in page
+    assert "2.5 of 3 points" in page and "one is missing" in page
+    assert "NameError: name &#x27;x&#x27; is not defined (code cell 4)" in page
     closed = feedback.page(result(status="timeout", reason="more than 60 s of CPU time"))
     assert "none is not zero" in closed and "more than 60 s" in closed
     paths = feedback.write([result(), result("Bob")], tmp_path)
@@ -286,6 +292,39 @@ def test_a_result_survives_its_file_and_a_broken_one_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no results"):
         results.read_all(tmp_path / "empty")
+
+
+def test_all_but_run_works_where_nothing_is_a_unix(tmp_path):
+    """On a system without fcntl, resource and Linux's name, in a process of its own."""
+    results.write(tmp_path / "results", manual("Ada"))
+    world.hand_in(tmp_path / "in", "Ada", *world.HONEST)
+    lines = [
+        ["collect", "in", "--out", "sub"],
+        ["manual", "export", "results", "w.csv"],
+        ["export", "results"],
+    ]
+    lines += [
+        ["feedback", "results", "--out", "pages"],
+        ["summary", "results"],
+        ["new", "PS2", "--out", "set"],
+    ]
+    script = f"""
+import sys
+sys.modules.update(fcntl=None, resource=None)
+sys.platform = "win32"
+import os
+os.O_NOFOLLOW = os.O_NONBLOCK = 0
+from chunkprefill.grading.cli import main
+for line in {lines!r}:
+    assert main(line) == 0, line
+assert main(["run", "sub", "--key", "set/key.json", "--out", "out"]) == 1
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "this is win32, not Linux" in done.stderr
 
 
 def test_a_summary(tmp_path):

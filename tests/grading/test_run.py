@@ -21,6 +21,7 @@ from chunkprefill.grading.sandbox import Limits, SandboxError
 from tests.hostile import world
 from tests.needs import ROOT
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="names what Linux lacks")
 LIMITS = Limits(cpu_s=3, idle_s=3.0, memory_mb=512)
 HALF = (world.NUMBER, world.DOUBLE.replace("2 *", "3 *"))
 
@@ -178,13 +179,14 @@ def test_without_a_sandbox_every_result_says_so(tmp_path):
     assert {result.sandbox for result in made} == {"none: --unsafe-no-sandbox"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names what Linux lacks")
+@linux
 def test_a_safe_run_grades_again_what_was_graded_unsafely(walls, tmp_path):
     a_class(tmp_path / "in", 1)
     graded(tmp_path / "in", tmp_path / "out", safe=False)
     assert [result.sandbox for result in graded(tmp_path / "in", tmp_path / "out")] == ["bubblewrap"]
 
 
+@linux
 @pytest.mark.parametrize("said", [
     "bwrap: setting up uid map: Permission denied",
     "bwrap: No permissions to create new namespace, likely because the kernel does not allow it",
@@ -201,6 +203,7 @@ def test_forbidden_user_namespaces_are_named(tmp_path, monkeypatch, said):
     assert not (tmp_path / "out").exists(), "refused before anything runs"
 
 
+@linux
 def test_other_causes_are_named(tmp_path, monkeypatch):
     a_class(tmp_path / "in", 1)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
