@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 from chunkprefill.analysis.style import Canvas
@@ -94,6 +95,8 @@ def run(program: Program, case: Case) -> Any:
 def picture(case: Case, value: Plain) -> str:
     """Both numbers, as bars to the same scale."""
     given, right = float(value), float(want(case))
+    if not isfinite(given):
+        raise ValueError(f"{given} has no bar")
     longest, canvas = max(given, right, 1.0), Canvas(112)
     for k, (name, amount) in enumerate((("this program", given), ("counted in the run", right))):
         canvas.text(0, 20 + 56 * k, name, bold=True)

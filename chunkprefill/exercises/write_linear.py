@@ -172,14 +172,14 @@ def judge(case: Case, value: Plain) -> str:
     wanted, n = right(case), case["n"]
     if zero := [i for i, tokens in plan.items() if tokens == 0]:
         return f"r{zero[0]} is in the plan with 0 tokens; who gets none is not in it"
+    if strange := [name for name in plan if name not in range(n)]:
+        return f"`{str(strange[0])[:40]}` is in the plan and is none of the requests"
     total = sum(plan.values())
     if total > case["budget"]:
         return f"it plans {total} tokens, the budget is {case['budget']}"
     if plan != wanted:
         differ = next(i for i in range(n) if plan.get(i) != wanted.get(i))
         return f"r{differ} gets {plan.get(differ, 0)} tokens, where {wanted.get(differ, 0)} are right"
-    if set(plan) - set(range(n)):
-        return "there is a request in the plan that did not ask"
     looks = value["looks"]
     if looks > MOST * n:
         return f"it compared names {looks:,} times for {n} requests; {MOST} for each, {MOST * n}, are plenty"

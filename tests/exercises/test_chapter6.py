@@ -265,6 +265,25 @@ def test_the_slow_program_is_the_one_on_the_page_and_its_looks_are_quadratic():
     assert all(3.5 < b / a < 4.5 for a, b in pairwise(looks)), looks
 
 
+odd_names = st.integers(-3, 9) | st.text(max_size=3)
+odd_tokens = st.integers(-5, 60) | st.booleans() | st.floats() | st.none()
+
+
+@given(st.dictionaries(odd_names, odd_tokens, max_size=9))
+def test_no_plan_raises_and_a_stranger_in_it_is_named(plan):
+    def program(requests, decoding, pending, budget):
+        by_number = dict(enumerate(requests))
+        return {by_number.get(key, key): tokens for key, tokens in plan.items()}
+
+    feedback = exercises.write_linear.check(program, seed=0)
+    assert feedback.ok is not True and len(str(feedback)) > 20
+
+    def and_a_stranger(requests, decoding, pending, budget):
+        return exercises.write_linear.solution(requests, decoding, pending, budget) | {"nobody": 1}
+
+    assert "nobody is in the plan" in str(exercises.write_linear.check(and_a_stranger, seed=0))
+
+
 def test_comparisons_are_the_same_in_every_process():
     """Names are hashed by their numbers: a twin that is shown on a page stays the same."""
     assert exercises.write_linear.twin(0)._repr_html_() == exercises.write_linear.twin(0)._repr_html_()
