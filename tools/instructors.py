@@ -153,7 +153,10 @@ def limits_table() -> str:
         ("processor time of a whole submission", f"{limits.cpu_s} s, with torch (PS1) {torch.cpu_s} s"),
         ("time asleep", f"{limits.idle_s:g} s"),
         ("wall clock, behind the others", f"{limits.wall_s / 60:g} min"),
-        ("memory beyond what the libraries take", f"{limits.memory_mb} MiB, with torch {torch.memory_mb} MiB"),
+        (
+            "memory beyond what the libraries take",
+            f"{limits.memory_mb} MiB, with torch {torch.memory_mb} MiB",
+        ),
         ("files it may write, all together, in a folder that is thrown away", f"{limits.tmp_mb} MiB"),
         ("files open at once", str(limits.n_files)),
         ("files in all", f"{limits.n_made:,}"),
