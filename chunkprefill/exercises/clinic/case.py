@@ -15,7 +15,7 @@ from chunkprefill.exercises.clinic.replay import Replay
 from chunkprefill.exercises.clinic.rows import ROWS, Dashboard, read, say
 from chunkprefill.exercises.clinic.server import Settings, serve
 from chunkprefill.exercises.clinic.verdict import check
-from chunkprefill.exercises.feedback import Feedback, inline
+from chunkprefill.exercises.feedback import Feedback, fold, inline
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
 
@@ -162,10 +162,16 @@ class Case:
     def __str__(self) -> str:
         return self.text()
 
-    def _repr_html_(self) -> str:
+    def html(self, *, folded: bool = False) -> str:
+        """What `text` and `picture` show, as a page; the picture in a fold if wished."""
         about = self.about().splitlines()
         head = "".join(f"<p>{inline(line[:1].upper() + line[1:])}.</p>" for line in about)
-        return f"{head}{self.picture()._repr_html_()}{self.dashboard.html()}"
+        drawn = self.picture()._repr_html_()
+        drawn = fold("The run over time, as a picture", drawn) if folded else drawn
+        return f"{head}{drawn}{self.dashboard.html()}"
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
 
 def board(scene: Scene, settings: Settings, trace: Trace, bounds: Mapping[str, float]) -> Dashboard:

@@ -94,7 +94,7 @@ class Form:
         then = fold("Then: which row says so?", self.evidence._repr_html_()) + fold(
             "Then: what is to be done?", self.fix._repr_html_()
         )
-        return f"{self.case._repr_html_()}{self.cause._repr_html_()}{then}"
+        return f"{self.case.html(folded=True)}{self.cause._repr_html_()}{then}"
 
 
 def form(case: Case, name: str = "") -> Form:

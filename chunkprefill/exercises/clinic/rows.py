@@ -88,8 +88,9 @@ class Dashboard:
             if mine != group:
                 group = mine
                 body += f'<tr><th scope="colgroup" colspan="2">{group}</th></tr>'
-            bound = f"<br>{escape(self.promise(key))}" if key in self.bounds else ""
-            name = f"<code>{key}</code><br>{escape(self.words(key))}"
+            promise = escape(self.promise(key)) if key in self.bounds else ""
+            bound = f"<br>{promise.replace('broken', '<strong>broken</strong>')}" if promise else ""
+            name = f"<code>{key}</code> {escape(self.words(key))}"
             style = "font-weight:400;text-align:start"
             body += f'<tr><th scope="row" style="{style}">{name}</th><td>{self.say(key)}{bound}</td></tr>'
         head = '<thead><tr><th scope="col">row</th><th scope="col">here</th></tr></thead>'

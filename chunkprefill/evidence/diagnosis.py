@@ -1,0 +1,54 @@
+"""Evidence for chapter 7: what a busy machine says, and what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chunkprefill.evidence.evidence import Evidence, Number
+from chunkprefill.exercises.clinic.case import Case
+from chunkprefill.exercises.clinic.faults import FIXES
+from chunkprefill.exercises.clinic.make import case
+
+BUSY = 0.9  # of the time in which there is work
+
+
+def crowded(made: Case, times: float) -> Case:
+    """The same case with its requests so many times as often."""
+    requests = tuple(replace(r, arrival=r.arrival / times) for r in made.requests)
+    return replace(made, scene=replace(made.scene, requests=requests), _runs={})
+
+
+def mending(made: Case) -> dict[str, bool]:
+    """{fix: whether every promise is kept with it}."""
+    return {fix: made.replay(**made.changes(fix)).restored for fix in FIXES}
+
+
+def busy_not_full(*, changed: bool = False) -> Evidence:
+    """A busy GPU and broken promises: can a setting mend it? changed: requests come four times as often."""
+    made = case(105, "chunk-too-small")
+    if changed:
+        made = crowded(made, 4)
+    busy, mends = 1 - made.metric("gpu_idle"), mending(made)
+    after = made.replay(**made.changes(made.right_fix)).after
+    settings, words = made.settings, made.dashboard.words
+    return Evidence(
+        claim="busy-not-full",
+        holds=busy >= BUSY and bool(made.dashboard.broken) and any(mends.values()),
+        setting=f"chats and documents on one machine ({made.scene.machine.name}), chunks of "
+        f"{settings.chunk} tokens, {'four times as many requests a second' if changed else 'the load it was set up for'}; priced "
+        "by published kernel timings, each of eight changes replayed.",
+        numbers=(
+            Number("GPU busy while there is work", round(100 * busy, 1), "%", "simulated"),
+            *(
+                _ms(f"{words(row)}, promised {1e3 * bound:,.0f} ms", made.metric(row))
+                for row, bound in made.bounds.items()
+            ),
+            Number("changes that keep every promise, of eight", sum(mends.values()), "", "simulated"),
+            *(_ms(f"{words(row)}, with a larger chunk", after.values[row]) for row in made.bounds),
+        ),
+        otherwise="let four times as many requests come: then the machine is full, and no setting mends it.",
+    )
+
+
+def _ms(label: str, seconds: float) -> Number:
+    return Number(label, float(f"{1e3 * seconds:.3g}"), "ms", "simulated")
