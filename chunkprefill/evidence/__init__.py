@@ -29,6 +29,7 @@ _PUBLIC = {
     "chunk_size": "Load as_long_as_decoding balance carries full_step keeps_up largest_that_fits tiles",
     "overhead": "CITED_SHARES MODELS VLLM_VISIT documents_beside_chats kept more_tasks overhead_share "
     "overlap overlapped priced_shares step_seconds visit_cost",
+    "graphs": "lost_graphs padding",
     "designs": "Design grid",
     "parts": "CITED_MS cost_per_visit measure measured_shares not_the_decision our_breakdown visit_fits",
 }
