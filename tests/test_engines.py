@@ -123,7 +123,7 @@ def test_every_proposal_at_the_moment_keeps_the_contract():
 # --- claims -----------------------------------------------------------------------------------------
 
 CLAIMS = [evidence.same_decisions, evidence.threshold_passes, evidence.token_a_step,
-          evidence.always_a_prompt, beyond.prefix_passes]  # fmt: skip
+          evidence.first_chunk_only, evidence.always_a_prompt, beyond.prefix_passes]  # fmt: skip
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda f: f.__name__)
@@ -171,6 +171,14 @@ def test_a_smaller_budget_trades_the_prompt_for_the_decode():
     found = [evidence.beside_a_prompt(budget, n_prompt=20_000) for budget in (128, 512, 2048)]
     assert sorted((f.beside for f in found), reverse=True) == [f.beside for f in found]
     assert sorted((f.prompt for f in found), reverse=True) == [f.prompt for f in found]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_admission_by_the_whole_prompt_evicts_less_and_a_margin_less_still(seed):
+    rules = ({"scheduler_reserve_full_isl": False}, {}, {"watermark": 0.1})
+    told = [evidence.let_in(n=150, seed=seed, **rule) for rule in rules]
+    assert told[0].preemptions > 3 * told[1].preemptions > 3 * told[2].preemptions
+    assert told[0].recomputed_tokens > told[1].recomputed_tokens > told[2].recomputed_tokens
 
 
 def test_cutting_does_not_speed_up_a_job_that_nobody_watches():

@@ -22,9 +22,9 @@ _PUBLIC = {
     "scheduling": "BREAKS Gap no_stall not_by_itself preempted_passes who_is_protected widest_gaps",
     "tradeoff": "bubbles document_wait fairness mixed piggyback throughput_of throughput_when ttft_price "
     "waits_by_class",
-    "engines": "Frozen Kinds Rates always_a_prompt beside_a_prompt equal_steps first_difference frozen job "
-    "moment proposals recordings replayed same_decisions stream_of_prompts threshold_passes token_a_step "
-    "who_still_decodes",
+    "engines": "Frozen Kinds Rates always_a_prompt beside_a_prompt equal_steps first_chunk_only "
+    "first_difference frozen job let_in moment proposals recordings replayed same_decisions "
+    "stream_of_prompts threshold_passes token_a_step who_still_decodes",
     "beyond": "LOOSE TIGHT after_prefix apart no_budget prefix_passes prompt_seconds together two_cards",
     "chunk_size": "Load as_long_as_decoding balance carries full_step keeps_up largest_that_fits tiles",
     "overhead": "CITED_SHARES MODELS VLLM_VISIT documents_beside_chats kept more_tasks overhead_share "

@@ -8,6 +8,7 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
+from chunkprefill.analysis.summary import Summary, summary
 from chunkprefill.analysis.timeline import lives
 from chunkprefill.evidence.evidence import Evidence, Number
 from chunkprefill.evidence.tradeoff import throughput
@@ -20,9 +21,10 @@ from chunkprefill.scheduling.serve import serve
 from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
+from chunkprefill.simulation.capacity import at_rate
 from chunkprefill.simulation.published import published
 from chunkprefill.simulation.simulate import simulate
-from chunkprefill.simulation.workloads import poisson
+from chunkprefill.simulation.workloads import conversation, poisson
 
 DEVICE = "rtxpro6000"
 ON = "priced by published kernel timings of Llama-3.1-8B on an RTX PRO 6000"
@@ -232,6 +234,36 @@ def always_a_prompt(*, changed: bool = False) -> Evidence:
             _s("longest silence between two tokens so far", found.silence),
         ),
         otherwise="let decodes go first, and the chunks take what is left.",
+    )
+
+
+def let_in(n_blocks: int = 1200, *, n: int = 300, rate: float = 6.0, seed: int = 0, **rule: Any) -> Summary:
+    """Conversations under vLLM's rules, budget 2,048, a cache of `n_blocks`; rule: arguments of `VllmV1`."""
+    requests = at_rate(conversation(n, seed=seed), rate)
+    return summary(simulate(requests, VllmV1(2048, **rule), published(DEVICE), BlockPool(n_blocks)))
+
+
+def first_chunk_only(*, changed: bool = False) -> Evidence:
+    """What is lost by letting a prompt in when its first chunk fits? changed: there is memory for all."""
+    n_blocks = 32_768 if changed else 1200
+    first, whole = (let_in(n_blocks, scheduler_reserve_full_isl=gate) for gate in (False, True))
+    numbers = []
+    for name, told in (("first chunk", first), ("whole prompt", whole)):
+        numbers += [
+            Number(f"{name} must fit: caches taken away", told.preemptions, "", "simulated"),
+            Number(f"{name} must fit: tokens computed again", told.recomputed_tokens, "", "simulated"),
+            Number(
+                f"{name} must fit: output tokens a second", round(told.output_tokens_per_s), "", "simulated"
+            ),
+        ]
+    return Evidence(
+        claim="first-chunk-only",
+        holds=whole.output_tokens_per_s >= 1.1 * first.output_tokens_per_s
+        and first.recomputed_tokens >= 2 * whole.recomputed_tokens,
+        setting="300 conversations, 6 a second, vLLM's rules, budget 2,048, a cache of "
+        f"{n_blocks:,} blocks of 16 tokens, {ON}.",
+        numbers=tuple(numbers),
+        otherwise="give the cache 32,768 blocks: room for everybody.",
     )
 
 
