@@ -352,3 +352,23 @@ def test_the_profile_of_the_question_adds_up():
     prompt = exercises.what_to_fix.prompt
     parts = [float(ms) for ms in re.findall(r"(\d\.\d) ms", prompt)]
     assert len(parts) == 6 and sum(parts) == pytest.approx(10 - 4)
+
+
+# --- claims about graphs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("evidence", ["lost_graphs", "padding"])
+def test_claims_about_graphs_have_two_sides(evidence):
+    found = cp.evidence.both_sides(getattr(cp.evidence, evidence))
+    assert found.sound and found.claimed.badges == ["simulated"]
+
+
+@given(st.sampled_from(list(cp.evidence.MODELS)), st.integers(1, 200), st.integers(1, 300))
+def test_what_a_chunk_loses_shrinks_with_the_model(name, n_decodes, chunk):
+    """The claim's condition as a rule: where kernels outlast their launches, nothing is lost."""
+    step = cp.evidence.mixed(chunk=chunk, n_decodes=n_decodes, context=500)
+    graphs = cp.CudaGraphs(cost=cp.published("h100", cp.evidence.MODELS[name]), mode="decodes")
+    launches = graphs.launch * (graphs.cost.config.n_layers * graphs.kernels + 3)
+    assert graphs(step) == pytest.approx(max(launches, graphs.cost(step)))
+    if name in ("Llama-3-8B", "Llama-3-70B"):
+        assert graphs(step) == graphs.cost(step)
