@@ -48,7 +48,7 @@ class SandboxError(RuntimeError):
 class Limits:
     """What a whole submission may use."""
 
-    cpu_s: int = 60
+    cpu_s: int = 30  # honest answers take a second or two
     idle_s: float = 20.0  # neither computing nor waiting for a processor: asleep
     wall_s: float = 3600.0  # behind the others: a busy machine must harm nobody
     memory_mb: int = 1024  # beyond what the libraries take
@@ -222,5 +222,5 @@ def limits_of(key: dict[str, object]) -> Limits:
     wanted = key.get("limits", {})
     if not isinstance(wanted, dict) or not wanted.keys() <= set(Limits.__dataclass_fields__):
         raise ValueError(f"limits must be some of {', '.join(Limits.__dataclass_fields__)}, got {wanted!r}")
-    usual = {"memory_mb": 3072, "cpu_s": 120} if key.get("needs_torch") else {}
+    usual = {"memory_mb": 3072, "cpu_s": 60} if key.get("needs_torch") else {}
     return Limits(**{**usual, **wanted})
