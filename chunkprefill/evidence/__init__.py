@@ -30,6 +30,7 @@ _PUBLIC = {
     "overhead": "CITED_SHARES MODELS VLLM_VISIT documents_beside_chats kept more_tasks overhead_share "
     "overlap overlapped priced_shares step_seconds visit_cost",
     "graphs": "lost_graphs padding",
+    "diagnosis": "busy_not_full crowded mending",
     "designs": "Design grid",
     "parts": "CITED_MS cost_per_visit measure measured_shares not_the_decision our_breakdown visit_fits",
 }

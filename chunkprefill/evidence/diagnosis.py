@@ -30,13 +30,13 @@ def busy_not_full(*, changed: bool = False) -> Evidence:
         made = crowded(made, 4)
     busy, mends = 1 - made.metric("gpu_idle"), mending(made)
     after = made.replay(**made.changes(made.right_fix)).after
-    settings, words = made.settings, made.dashboard.words
+    chunk, words = made.settings.chunk, made.dashboard.words
+    load = "four times as many requests a second" if changed else "the load it was set up for"
     return Evidence(
         claim="busy-not-full",
         holds=busy >= BUSY and bool(made.dashboard.broken) and any(mends.values()),
-        setting=f"chats and documents on one machine ({made.scene.machine.name}), chunks of "
-        f"{settings.chunk} tokens, {'four times as many requests a second' if changed else 'the load it was set up for'}; priced "
-        "by published kernel timings, each of eight changes replayed.",
+        setting=f"chats and documents on one machine ({made.scene.machine.name}), chunks of {chunk} tokens, "
+        f"{load}; priced by published kernel timings, each of eight changes replayed.",
         numbers=(
             Number("GPU busy while there is work", round(100 * busy, 1), "%", "simulated"),
             *(
