@@ -109,7 +109,7 @@ def _state(case: Case) -> State:
     return State(running=running, waiting=waiting)
 
 
-def want(case: Case) -> dict[str, int]:
+def want(case: Case) -> dict:
     """By the rules themselves."""
     policy = VllmV1(case["budget"], long_prefill_token_threshold=case["threshold"])
     return dict(policy.schedule(_state(case)).tokens)
