@@ -224,7 +224,7 @@ class PipeSession(Asking):
     def _count_files(self) -> None:
         """Files of no bytes fill the kernel's memory, and no limit of a process counts them."""
         with suppress(OSError):  # not in a sandbox, or a kernel that lets nobody look
-            there = os.statvfs(f"/proc/{self._pid}/root/tmp")
+            there = os.statvfs(Path("/proc", str(self._pid), "root", "tmp"))
             if self.safe and there.f_files - there.f_ffree > self.limits.n_made:
                 raise OutOfMemory("", f"more than {self.limits.n_made} files")
 
