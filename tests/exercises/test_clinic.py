@@ -308,6 +308,31 @@ def test_whatever_is_said_never_raises(cause, evidence, fix):
     Balanced(feedback._repr_html_())
 
 
+# --- forms --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_form_answers_without_a_kernel_and_gives_nothing_away(few, cause):
+    case = few[cause][0]
+    form = cp.clinic.form(case, "X")
+    page = form._repr_html_()
+    Balanced(page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and len(page) < 130_000
+    right = [next(o for o in part.options if o.ok) for part in (form.cause, form.evidence, form.fix)]
+    assert right[0].key == cause and right[2].key == FIX_FOR[cause]
+    row = right[1].key.replace("-", "_")
+    assert row in (case.tells() if cause != "healthy" else PROMISES)
+    assert [o.key for o in form.cause.options] == list(CAUSES), "the order is the same in all cases"
+    assert [o.key for o in form.fix.options] == list(REMEDIES)
+    for option in form.fix.options:
+        if "Replayed" in option.reply and cause != "healthy":
+            assert ("broken" in option.reply) != option.ok, option.reply
+    for option in form.cause.options:
+        assert re.search(r"\d", option.reply), option.reply
+        assert option.ok or CAUSES[cause] not in option.reply
+
+
 # --- rows ---------------------------------------------------------------------------------------------
 
 
