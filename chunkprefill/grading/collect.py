@@ -116,7 +116,10 @@ def collect(sources: Iterable[Path], out: Path, roster: list[str] | None = None)
 def chosen(
     found: list[Found], refused: list[Refusal], roster: list[str]
 ) -> list[tuple[Student, Found | None]]:
-    """Each student with the notebook that counts: the newest; of the same age, the copy (it is worked on)."""
+    """Each student with the notebook that counts.
+
+    A problem set before any other notebook, then the newest; of the same age the copy, for it is worked on.
+    """
     mine: dict[tuple[str, str], list[Found]] = {}
     reasons: dict[tuple[str, str], str] = {}
     wrapped = wrapper([item.parts for item in found] + [each.parts for each in refused if each.parts], roster)
@@ -127,7 +130,9 @@ def chosen(
             reasons.setdefault(owner(each.parts[wrapped:], roster), each.why)
     rows: list[tuple[Student, Found | None]] = []
     for name, moodle_id in sorted({*mine, *reasons}):
-        items = sorted(mine.get((name, moodle_id), []), key=_rank)
+        items = mine.get((name, moodle_id), [])
+        if len(items) > 1:
+            items.sort(key=lambda item: (_is_answered(item), *_rank(item)))
         last = items[-1] if items else None
         student = Student(student=name, slug=slug(name, moodle_id), name=name, moodle_id=moodle_id)
         if last is None:
@@ -137,6 +142,12 @@ def chosen(
             rows.append((replace(student, source=last.entry, when=last.when, aside=aside), last))
     listed = unique([student for student, _ in rows])
     return [(student, item) for student, (_, item) in zip(listed, rows)]
+
+
+def _is_answered(item: Found) -> bool:
+    """Whether it holds the marks of a problem set's answers: a second notebook may be anything."""
+    data = item.read()
+    return b"# Answer: " in data or b"<!-- answer: " in data
 
 
 def _rank(item: Found) -> tuple[Any, ...]:

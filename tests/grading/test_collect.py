@@ -107,6 +107,15 @@ def test_the_last_one_counts(tmp_path):
     assert counted(tmp_path / "out") == {"Ada": 1, "Bob": 5, "Eve": 8}
 
 
+def test_a_problem_set_counts_before_any_other_notebook(tmp_path):
+    text = json.dumps(world.notebook("# Answer: number\nnumber = 1"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("Ada/PS1.ipynb", (2026, 3, 1, 0, 0, 0)), text)
+        archive.writestr(zipfile.ZipInfo("Ada/scratch.ipynb", (2026, 3, 9, 0, 0, 0)), book(2))
+    collect([tmp_path / "a.zip"], tmp_path / "out")
+    assert counted(tmp_path / "out") == {"Ada": 1}
+
+
 def test_collected_again_the_newer_one_stays_whatever_the_order(tmp_path):
     early = packed(tmp_path / "1.zip", ("Ada.ipynb", 1, (2026, 3, 1)), ("Bob.ipynb", 3, (2026, 3, 1)))
     late = packed(tmp_path / "2.zip", ("Ada.ipynb", 2, (2026, 3, 2)))
