@@ -117,6 +117,8 @@ def test_unknown_names_are_refused(miniature: dict[str, Any]) -> None:
         cp.recorded("speed")
     with pytest.raises(ValueError, match="no column speed; there is chunk"):
         cp.recorded("chunks", columns=("speed",))
+    left_out = copy.deepcopy(miniature) | {"models": ["small", "tiny"]}
+    assert cp.recorded("chunks", model="small", document=left_out).rows == (), "left out for want of time"
     few = cp.recorded("chunks", columns=("time",), document=miniature)
     assert list(few.table.header) == ["chunk", "time"]
     with pytest.raises(ValueError, match="Llama-9"):

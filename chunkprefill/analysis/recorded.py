@@ -185,8 +185,8 @@ def recorded(
     shown = [c for i, c in enumerate(view.columns) if not i or not columns or c.header in columns]
     rows = [row for row in found.get("rows", ()) if row.get("section") == view.section]
     models = [name for name in found.get("models", ()) if any(row.get("model") == name for row in rows)]
-    if model is not None and found.get("rows") and model not in models:
-        raise ValueError(f"{what}: no rows of {model!r}; there are some of {', '.join(models) or 'nobody'}")
+    if model is not None and found and model not in found["models"]:  # one that time left out is no error
+        raise ValueError(f"{what}: {model!r} was not measured; {', '.join(found['models'])} were")
     chosen = model or (models[-1] if models else "")
     rows = [r for r in rows if r.get("model") == chosen and all(r.get(k) == v for k, v in view.where.items())]
     rows = list(view.base(rows))
