@@ -18,6 +18,7 @@ TRIES = 1000
 CLEAR = 1.12  # what is broken is broken by so much, or a rounded table would not show it
 OTHERS = 1.04  # and under any fix but the right one still by so much
 HAIR = 0.02  # nearer than this no promise is to being broken or kept
+ROOM = (1.3, 3.0)  # blocks of such a cache / blocks in use at most
 LONGEST = 4000  # steps of a run
 
 
@@ -46,7 +47,11 @@ def _try(rng: random.Random, seed: int | str, fault: str) -> Case | None:
     if drawn is None:
         return None
     base = serve(drawn.requests, drawn.healthy, drawn.machine)
-    if len(base.steps) > LONGEST:
+    if rng.random() < 0.6:  # a cache as large as this load needs, and not as the card allows
+        n_blocks = int(rng.uniform(*ROOM) * max(base.columns["blocks_used"]))
+        drawn = replace(drawn, healthy=replace(drawn.healthy, n_blocks=n_blocks))
+        base = serve(drawn.requests, drawn.healthy, drawn.machine)
+    if len(base.steps) > LONGEST or base.preempted:
         return None
     values = board(drawn, drawn.healthy, base, {}).values
     bounds = {

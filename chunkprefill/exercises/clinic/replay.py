@@ -9,6 +9,13 @@ from chunkprefill.analysis.style import Table
 from chunkprefill.exercises.clinic.rows import Dashboard
 from chunkprefill.scheduling.trace import Trace
 
+NAMES = {
+    "token_budget": "token budget",
+    "n_blocks": "cache blocks",
+    "first": "who goes first",
+    "order": "prompts by",
+}
+
 
 @dataclass(frozen=True, repr=False)
 class Replay:
@@ -40,9 +47,8 @@ class Replay:
     @property
     def words(self) -> str:
         """The settings changed, in words."""
-        return (
-            ", ".join(f"{k.replace('_', ' ')}: {_n(v)}" for k, v in self.changes.items()) or "nothing changed"
-        )
+        said = (f"{NAMES.get(name, name)}: {_n(value)}" for name, value in self.changes.items())
+        return ", ".join(said) or "nothing changed"
 
     def __str__(self) -> str:
         return str(self.table())
