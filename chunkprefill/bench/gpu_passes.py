@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 
 import torch
 
@@ -40,11 +41,11 @@ def prefilling(lab: Lab) -> Iterator[JsonRow]:
     """Whole prompts in chunks of each size, beside the peak and the operator roofline of each."""
     prompts = lab.pick(tiny=(96,), smoke=(8192,), full=(8192, 2048, 32_768))  # tokens
     sizes = lab.pick(tiny=(16, 64, 96), smoke=(512, 2048), full=CHUNKS)
-    for name in lab.pick(tiny=lab.names(), smoke=[lab.main], full=lab.names()[::-1]):
-        for n in prompts:
-            if lab.late(f"{name}, {n} tokens"):
-                return
-            yield from prefill_rows(lab, name, n, [size for size in sizes if size <= n])
+    names = lab.pick(tiny=lab.names(), smoke=[lab.main], full=lab.names()[::-1])
+    for n, name in product(prompts, names):  # the longest prompts of all models come last
+        if lab.late(f"{name}, {n} tokens"):
+            return
+        yield from prefill_rows(lab, name, n, [size for size in sizes if size <= n])
 
 
 def prefill_rows(lab: Lab, name: str, n: int, sizes: list[int]) -> Iterator[JsonRow]:
