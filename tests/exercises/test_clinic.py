@@ -173,6 +173,31 @@ def test_each_fault_breaks_what_its_fix_restores(few):
 
 
 @pytest.mark.slow
+def test_plain_and_silent_lie_apart(unseen):
+    """What `cp.clinic.marks()` says of all cases with a fault, read off their rounded texts."""
+    said = {
+        row[0]: [float(re.search(r"[\d.]+", cell)[0]) for cell in row[1:]] for row in cp.clinic.marks().rows
+    }
+    plain, silent = (dict(zip(said, column)) for column in zip(*said.values()))
+    rows = {
+        "prefill-first": ("steps in which no decode ran though some were ready", "all_left_out", 100),
+        "pool-too-small": ("requests that lost their cache", "evictions", 1),
+        "budget-below-decodes": ("steps that decodes fill to three quarters", "decodes_fill", 100),
+        "slow-inputs": ("GPU idle while there was work", "gpu_idle", 100),
+        "tile-unfriendly": ("time saved by a tenth fewer tokens", "saved", 100),
+    }
+    for cause in FAULTS:
+        for case in unseen[cause]:
+            v, _ = table(case.text())
+            v["saved"] = 1 - v["again_less"] / v["again"]
+            for own, (words, row, scale) in rows.items():
+                if cause == own:
+                    assert scale * v[row] >= 0.96 * plain[words], (case, row)
+                else:
+                    assert scale * v[row] <= 1.06 * silent[words], (case, row)
+
+
+@pytest.mark.slow
 def test_the_fault_itself_is_there(unseen):
     """Counted in the trace, by definitions written here and not by the dashboard's."""
     for case in unseen["budget-below-decodes"]:

@@ -17,10 +17,12 @@ from chunkprefill.exercises.clinic.make import case
 from chunkprefill.exercises.clinic.replay import Replay
 from chunkprefill.exercises.clinic.rows import PROMISES, ROWS, Dashboard, read
 from chunkprefill.exercises.clinic.server import Machine, Rules, Settings
+from chunkprefill.exercises.clinic.signs import marks
 
 __all__ = [
     "CAUSES", "FAULTS", "FIXES", "FIX_FOR", "PROMISES", "REMEDIES", "ROWS", "TELLING", "Case", "Dashboard",
     "Form",
     "Machine", "Replay", "Rules", "Settings", "case",
-    "form", "read",
+    "form",
+    "marks", "read",
 ]  # fmt: skip
