@@ -51,7 +51,7 @@ def marks() -> Table:
         ("steps (P99) longer than promised between tokens", *_pair(f"{OVER:.0%}", f"{SILENT * OVER:.0%}")),
         (
             "steps in which no decode ran though some were ready",
-            *_pair(f"{LEFT:.0%}", f"{SILENT * LEFT:.1%}"),
+            *_pair(f"{LEFT:.0%}", f"{none:.1%}"),
         ),
         ("requests that lost their cache", *_pair(EVICTED, 1)),
         ("first tokens behind a long prompt / behind none", *_pair(f"{APART:g}×", f"{SILENT * APART:.2g}×")),
