@@ -88,12 +88,24 @@ def first_tokens(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = N
     _finish(ax, "first token, s", words if by else [])
 
 
-def gaps(trace: Trace, ax: Axes) -> None:
-    """The longest gap between two tokens that ended in each stretch of time, ms."""
+def gaps(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = None) -> None:
+    """The longest gap between tokens that ended in each stretch of time, ms; of other classes as marks."""
     e, edges = Events.of(trace), over_time(trace).edges
-    ends, long = e.ended[e.tokens[e.decoded]], metrics.tbt(e)
-    ax.stairs(1e3 * max_over(edges, ends, ends, long), edges, color="black", linewidth=1.5, baseline=None)
-    _finish(ax, "longest gap between tokens, ms", [])
+    last = e.tokens[e.decoded]
+    ends, long = e.ended[last], metrics.tbt(e)
+    names = np.array([by(r) if by else "" for r in trace.requests], dtype=object)
+    words = []
+    for i, name in enumerate(dict.fromkeys(names)):
+        mine = (names == name)[e.request[last]]
+        value = 1e3 * max_over(edges, ends[mine], ends[mine], long[mine])
+        if i:
+            there = value > 0
+            middles = (edges[1:] + edges[:-1])[there] / 2
+            ax.plot(middles, value[there], "^s"[i % 2 - 1], color="black", markersize=4)
+        else:
+            ax.stairs(value, edges, color="black", linewidth=1.5, baseline=None)
+        words.append((f"{'▲■'[i % 2 - 1] if i else '―'} {name}", "black"))
+    _finish(ax, "longest gap, ms", words if by else [])
 
 
 PANELS: dict[str, Callable[[Trace, Any], None]] = {
@@ -136,7 +148,7 @@ def dashboard_picture(
 ) -> Picture:  # fmt: skip
     """Small multiples of one run on one time axis; `panels` are keys of PANELS or WAITS.
 
-    by: names a request's class, for the panel of first tokens. The table has what PANELS show.
+    by: names a request's class, for the panels of WAITS. The table has what PANELS show.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -153,7 +165,7 @@ def dashboard_picture(
             elif name == "first tokens":
                 first_tokens(trace, ax, by)
             elif name == "gaps":
-                gaps(trace, ax)
+                gaps(trace, ax, by)
             else:
                 PANELS[name](trace, ax)
         axes[-1].set_xlabel("time, s")

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
+from chunkprefill.analysis import traceplots
 from chunkprefill.exercises.clinic import CAUSES, FAULTS, FIX_FOR, FIXES, PROMISES, REMEDIES, ROWS, TELLING
 from tests.needs import ROOT
 
@@ -356,6 +357,27 @@ def test_a_form_answers_without_a_kernel_and_gives_nothing_away(few, cause):
     for option in form.cause.options:
         assert re.search(r"\d", option.reply), option.reply
         assert option.ok or CAUSES[cause] not in option.reply
+
+
+def test_the_picture_shows_every_wait(few):
+    from matplotlib.figure import Figure
+
+    case = few["long-head"][0]
+    ax = Figure().subplots()
+    traceplots.first_tokens(case.trace, ax, lambda r: "long" if r.n_prompt > case.limit else "short")
+    drawn = {tuple(xy) for line in ax.lines for xy in zip(*line.get_data())}
+    first = {}
+    for step in case.trace.steps:
+        for chunk in step.batch.chunks:
+            if chunk.emits:
+                first.setdefault(chunk.rid, step.end)
+    assert drawn == {(r.arrival, first[r.rid] - r.arrival) for r in case.requests}
+    assert len(ax.lines) == 2 and len({line.get_marker() for line in ax.lines}) == 2, "not by colour alone"
+    ax = Figure().subplots()
+    traceplots.gaps(case.trace, ax, lambda r: "long" if r.n_prompt > case.limit else "short")
+    tops = [max(ax.patches[0].get_data().values), max(ax.lines[0].get_ydata())]
+    assert min(tops) > 0 and max(tops) == pytest.approx(1e3 * case.metric("tbt_max"))
+    assert len(case.picture().svg) < 90_000
 
 
 # --- rows ---------------------------------------------------------------------------------------------
