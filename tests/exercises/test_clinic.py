@@ -61,7 +61,7 @@ def diagnose(text):
         return "budget-too-large"
     if v["again_less"] < 0.87 * v["again"]:
         return "tile-unfriendly"
-    if v["prompt_tokens"] < 0.5 * v["twice"] and v["prompt_steps"] > 0.7:
+    if v["prompt_tokens"] < 0.5 * v["twice"] and v["prompt_steps"] > 0.65:
         return "chunk-too-small"
     if v.get("ttft_behind", 0) > 2 * v.get("ttft_not_behind", 1):
         return "long-head"

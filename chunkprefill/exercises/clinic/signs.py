@@ -9,7 +9,7 @@ from chunkprefill.analysis.style import Table
 PLAIN, SILENT = 1.0, 0.6
 # Where a row begins to speak plainly.
 FEW = 0.4  # prompt tokens in a step that carries any, of those that make a step take twice as long
-CARRY = 0.8  # steps that carry prompt tokens
+CARRY, SELDOM = 0.8, 0.5  # steps that carry prompt tokens, at least and at most
 OVER = 0.75  # by how much the longest steps pass the promise between tokens
 LEFT = 0.04  # steps that left all decodes out
 EVICTED, AGAIN = 10, 0.04  # requests, and tokens computed again
@@ -25,13 +25,14 @@ def signs(v: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, floa
     """
     n = v["evictions"]
     late = any(v[key] > bounds[key] for key in ("ttft_short_p90", "ttft_long_p90") if key in bounds)
-    small = FEW * v["twice"] / max(v["prompt_tokens"], 1) * min(1.0, v["prompt_steps"] / CARRY) ** 2
+    few = FEW * v["twice"] / max(v["prompt_tokens"], 1)
+    often = PLAIN - (PLAIN - SILENT) * (CARRY - v["prompt_steps"]) / (CARRY - SELDOM)
     apart = v["ttft_behind"] / max(v["ttft_not_behind"], 1e-9)  # nan where there are no long requests
     short = bounds["ttft_short_p90"]
     blocked = v["ttft_short_p90"] > short >= v["ttft_not_behind"]
     saved = 1 - v["again_less"] / v["again"]  # by a tenth fewer tokens: a tenth at most, but for a tile
     return {
-        "chunk-too-small": small * (v["budget_full"] < 0.3) * late,
+        "chunk-too-small": min(few, often) * (v["budget_full"] < 0.3) * late,
         "budget-too-large": (v["step_p99"] / bounds["tbt_p99"] - 1) / OVER,
         "prefill-first": v["all_left_out"] / LEFT,
         "pool-too-small": min(n / EVICTED, v["recomputed"] / AGAIN) if n >= EVICTED else min(0.35 * n, 0.95),
@@ -47,7 +48,8 @@ def marks() -> Table:
     few, none = f"from {FEW / SILENT:.0%} on", SILENT * LEFT
     quiet = NATURAL + SILENT * (SAVED - NATURAL)
     rows = [
-        ("prompt tokens in a step, of `twice`, where most steps carry any", f"up to {FEW:.0%}", few),
+        ("prompt tokens in a step, of `twice`", f"up to {FEW:.0%}", few),
+        ("and steps that carry any", f"from {CARRY:.0%} on", f"or up to {SELDOM:.0%}"),
         ("steps (P99) longer than promised between tokens", *_pair(f"{OVER:.0%}", f"{SILENT * OVER:.0%}")),
         (
             "steps in which no decode ran though some were ready",
