@@ -53,8 +53,8 @@ _PUBLIC = {
     "when_hidden which_grows why_smaller_dear",
     "vllm_step": "vllm_step",
     "chapter7": "guess_second_gpu same_symptom one_change who_was_protected",
-    "chapter8": "guess_threshold guess_two_cards whose_rules smaller_chunks threshold_above what_prefix_saves "
-    "who_pays_for_budget",
+    "chapter8": "guess_threshold guess_two_cards whose_rules smaller_chunks threshold_above "
+    "what_prefix_saves who_pays_for_budget",
     "chapter2": "guess_text guess_speed guess_price how_many_passes why_it_works when_causal first_token "
     "pairs_in_chunks what_for",
 }

@@ -11,7 +11,9 @@ import yaml
 from tests.needs import ROOT
 
 LEDGER = yaml.safe_load((ROOT / "book" / "claims.yml").read_text("utf8"))
-CHAPTERS = {number: ROOT / f"{LEDGER['chapters'][number]['page']}.ipynb" for number in (1, 2, 3, 4, 5, 6, 7, 8)}
+CHAPTERS = {
+    number: ROOT / f"{LEDGER['chapters'][number]['page']}.ipynb" for number in (1, 2, 3, 4, 5, 6, 7, 8)
+}
 
 
 def words(number: int, kind: str = "markdown") -> str:
