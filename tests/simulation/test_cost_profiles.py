@@ -108,8 +108,9 @@ def test_a_cost_is_finite_and_more_work_is_never_cheaper(device, chunks, decodes
     assert 0 < seconds < 1e3
     start, length = chunks[0]
     assert cost(batch([(start, length + 300), *chunks[1:]], decodes)) > seconds
-    longer = [(start + 5000, length), *chunks[1:]]
-    assert cost(batch(longer, decodes)) >= 0.9 * seconds  # chunks are packed one after another
+    if length > 1:  # a lone token with a past is a decoding step, which has a faster kernel
+        longer = [(start + 5000, length), *chunks[1:]]
+        assert cost(batch(longer, decodes)) >= 0.9 * seconds  # chunks are packed one after another
     assert cost(batch([*chunks, (0, 64)], decodes)) >= 0.9 * seconds
 
 
