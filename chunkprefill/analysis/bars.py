@@ -31,7 +31,7 @@ def bars_picture(
         if badge == "measured":
             return measured(amount, unit)
         if unit == "%":
-            return f"{100 * amount:.2g}%"
+            return f"{100 * amount:,.0f}%" if amount >= 0.1 else f"{100 * amount:.2g}%"
         return f"{f'{amount:,.0f}' if amount >= 100 else f'{amount:.3g}'} {unit}".strip()
 
     high, head = 24.0, 30.0
