@@ -99,12 +99,12 @@ def _prefix_and_diagonal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same function by the kernel that `sdpa` picks on a GPU for half precision, called by its own name.
+    """The same function by flash attention's kernel on a GPU, whose `is_causal` is aligned at the bottom right.
 
-    Its `is_causal` is aligned at the bottom right. On the way through `causal_lower_right` a short chunk
-    waits longer for Python than for the device.
+    A prompt's first chunk is left to `sdpa`: it may choose among more kernels there. So is a head size that
+    the kernel does not take.
     """
-    if q.shape[-1] % 8:  # the kernel's rule; `sdpa` pads
+    if len(q) == len(k) or q.shape[-1] % 8:
         return sdpa(q, k, v)
     sizes = (None, None, len(q), len(k))
     q, k, v = (x[None] for x in (q, k, v))
