@@ -99,7 +99,7 @@ def _prefix_and_diagonal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same function by flash attention's kernel on a GPU, whose `is_causal` is aligned at the bottom right.
+    """The same function by flash attention's kernel on a GPU; its `is_causal` is bottom-right.
 
     A prompt's first chunk is left to `sdpa`: it may choose among more kernels there. So is a head size that
     the kernel does not take.
