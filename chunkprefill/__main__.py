@@ -1,4 +1,4 @@
-"""`python -m chunkprefill demo` builds a cache in chunks; `parity` replays recorded scheduler decisions."""
+"""`python -m chunkprefill COMMAND`: build a cache in chunks, replay decisions, fetch weights, probe servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
+    from chunkprefill.servers import advise, probe  # no page in a browser has it
+
     parser = argparse.ArgumentParser(prog="python -m chunkprefill", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -21,11 +23,27 @@ def main(argv: list[str] | None = None) -> int:
     parity = commands.add_parser("parity", help="replay recorded decisions of vLLM's scheduler, step by step")
     parity.add_argument("files", nargs="+", metavar="FILE", help="JSON: one case, or {cases: [...]}")
 
+    commands.add_parser("fetch", help="fetch the weights of smollm2-135m, 93 MB, once")
+
+    probed = commands.add_parser("probe", help="how does a server schedule? Send it chats and a document")
+    probe.add_arguments(probed)
+
+    advised = commands.add_parser("advise", help="what token budget for this model, device and load?")
+    advise.add_arguments(advised)
+
     args = parser.parse_args(argv)
+    if args.command == "advise":
+        return advise.main(args)
+    if args.command == "probe":
+        return probe.main(args)
     if args.command == "demo":
         from chunkprefill import demo as command
 
         return command.main(args)
+    if args.command == "fetch":
+        from chunkprefill.model.smollm2 import fetch
+
+        return fetch()
     from chunkprefill.scheduling.parity import main as check
 
     return check(args.files)

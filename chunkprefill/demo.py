@@ -12,7 +12,7 @@ night, and Ben sells it in the morning. On Monday a hotel ordered four hundred r
 put all of them into the oven in one go, and for an hour there was no room for anything else: the \
 people who had come for a single loaf stood in the street and waited. On Tuesday the hotel ordered \
 four hundred rolls again. This time Anna baked them in batches of fifty, and between two batches she \
-let a few loaves ride along. The rolls took a little longer, and nobody stood in the street. \
+let a few loaves ride along. The rolls took a little longer, and no one stood in the street. \
 Question: how many rolls did the hotel order on Monday?"""
 TOLERANCE = 1e-4  # what rounding in float32 may come to, relative to the largest number of a tensor
 
@@ -31,8 +31,8 @@ def main(args: Namespace) -> int:
 def _demo(args: Namespace) -> int:
     import torch
 
-    from chunkprefill.engine import decode, prefill
     from chunkprefill.env import setup
+    from chunkprefill.generation import decode, prefill
     from chunkprefill.measure import measured
     from chunkprefill.model.cache import KVCache
     from chunkprefill.model.tokenizer import load_tokenizer

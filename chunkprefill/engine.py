@@ -1,177 +1,302 @@
-"""A model at work: prefill a prompt in chunks, then generate. A decoding step is a chunk of one token."""
+"""A model under a scheduler: the loop with real passes, their tokens and their seconds."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Collection, Iterable, Sequence
+import random
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from chunkprefill.model.cache import KVCache
+from chunkprefill.model.batch_attention import to_device
+from chunkprefill.model.graphs import DecodeGraphs
+from chunkprefill.model.paged import PagedKVCache, PagedWindow
 from chunkprefill.model.transformer import Transformer
+from chunkprefill.scheduling.arguments import check_policy, check_pool, check_requests
+from chunkprefill.scheduling.blocks import BlockPool
+from chunkprefill.scheduling.clients import Clients, listed
+from chunkprefill.scheduling.core import Batch, Plan, Request, Rid, ScheduleError
+from chunkprefill.scheduling.loop import Cost, Policy, serve, step
+from chunkprefill.scheduling.prefix_cache import block_contents
+from chunkprefill.scheduling.state import State
+from chunkprefill.scheduling.trace import Trace
 
-Tokens = Tensor | Sequence[int]
 
+def prompt_of(request: Request, vocab_size: int, block_size: int = 16) -> tuple[int, ...]:
+    """The request's prompt; if it has none, n_prompt token ids, drawn so that they keep what it says it shares.
 
-def chunk_lengths(n_tokens: int, chunk_size: int | Iterable[int] | None = None) -> list[int]:
-    """The chunks a prompt of `n_tokens` is cut into: of one size, of the lengths given, or (None) one piece.
-
-    Raises ValueError for an empty prompt, a chunk below one token, lengths that do not add up, and what is no
-    whole number at all.
+    Equal segments and equal block hashes (of `block_size` tokens) give equal tokens; what is neither is drawn
+    from the rid. ValueError for an id outside the vocabulary, and for more or fewer block hashes than the
+    prompt has whole blocks.
     """
-    if n_tokens < 1:
-        raise ValueError(f"the prompt has {n_tokens} tokens, at least 1 is needed")
-    if chunk_size is None:
-        return [n_tokens]
-    single = isinstance(chunk_size, (str, bytes)) or getattr(chunk_size, "ndim", 1) == 0
-    if isinstance(chunk_size, Iterable) and not single:
-        lengths = [_whole(n, f"chunk {i}", "of tokens") for i, n in enumerate(chunk_size)]
-        for i, length in enumerate(lengths):
-            if length < 1:
-                raise ValueError(f"chunk {i} has {length} tokens, at least 1 is needed")
-        if sum(lengths) != n_tokens:
-            raise ValueError(f"the chunks add up to {sum(lengths)} tokens, the prompt has {n_tokens}")
-        return lengths
-    size = _whole(chunk_size, "chunk_size", "or a list of lengths")
-    if size < 1:
-        raise ValueError(f"chunk_size is {size}, at least 1 is needed")
-    return [min(size, n_tokens - start) for start in range(0, n_tokens, size)]
+
+    def drawn(source: str, n: int) -> list[int]:  # the first n of a sequence that depends on `source` alone
+        return random.Random(source).choices(range(vocab_size), k=n)
+
+    if request.segments is not None:
+        return tuple([token for name, n in request.segments for token in drawn(f"segment {name}", n)])
+    if request.blocks is not None:
+        block_contents(request, block_size)  # ValueError where hashes and blocks do not match
+        tokens = [token for each in request.blocks for token in drawn(f"block {each}", block_size)]
+        return (*tokens, *drawn(f"prompt {request.rid}", request.n_prompt - len(tokens)))
+    if request.prompt is None:
+        return tuple(drawn(f"prompt {request.rid}", request.n_prompt))
+    if max(request.prompt) >= vocab_size:
+        token = max(request.prompt)
+        raise ValueError(f"request {request.rid}: token id {token} is outside the vocabulary of {vocab_size}")
+    return request.prompt
 
 
-def _whole(value: object, name: str, more: str) -> int:
-    """The value as an int, if it is a whole number of any library's; True and 2.0 are none."""
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    raise ValueError(f"{name} is {value!r}: a whole number {more} is needed")
+class Engine:
+    """Serves requests on `model` under `policy`: measured seconds, the most likely token at each emission.
 
-
-def prefill(
-    model: Transformer,
-    tokens: Tokens,
-    cache: KVCache,
-    chunk_size: int | Iterable[int] | None = None,
-    *,
-    progress: bool = False,
-    on_chunk: Callable[[int, int], object] | None = None,
-) -> Tensor:
-    """Extend `cache` by `tokens`, one forward pass a chunk, and return the last token's logits, `[vocab]`.
-
-    `chunk_size` is an int (which may exceed the prompt), the chunks' lengths, or None for one pass. After
-    each pass `on_chunk(start, length)` is called. Any split gives the same cache and the same logits. On an
-    error the cache is as it was; ValueError names the numbers for a prompt that is empty, does not fit into
-    what is left of the cache or has ids outside the vocabulary, and for a bad split (see `chunk_lengths`).
+    pool: blocks of the cache (None: never runs out). scheduling: a price of scheduling in s; None: it is
+    measured, or free where `cost` prices execution too; then the steps are those of `simulate` with the same
+    prices, while the tokens are the model's. overlap: schedule a step while the one before it runs. backend:
+    as in `KVCache`. graphs: play decoding steps back from CUDA graphs; `varlen` attention only. timed: record
+    the parts of each measured step (`Trace.parts`).
     """
-    strip = _strip(model, tokens, cache)
-    lengths = chunk_lengths(len(strip), chunk_size)
-    if len(strip) > cache.room:
-        raise ValueError(
-            f"the prompt has {len(strip)} tokens, the cache room for {cache.room} of {cache.max_len}"
-        )
-    begin, done = cache.length, 0
-    try:
-        for length in _bar(lengths, "prefill", "chunk", progress):
-            last = done + length == len(strip)
-            logits = forward(model, strip[done : done + length], cache, emits=last)
-            if on_chunk is not None:
-                on_chunk(begin + done, length)
-            done += length
-    except BaseException:
-        cache.length = begin  # what was written beyond it is never read
-        raise
-    return logits[-1]
+
+    def __init__(
+        self,
+        model: Transformer,
+        policy: Policy,
+        pool: BlockPool | None = None,
+        *,
+        cost: Cost | None = None,
+        scheduling: Cost | None = None,
+        overlap: bool = False,
+        backend: str | None = None,
+        graphs: bool = False,
+        timed: bool = True,
+    ) -> None:
+        check_policy(policy)
+        check_pool(pool)
+        if pool is not None and pool.withdrawn_count:
+            raise ValueError(
+                "pool: withdrawn_count is for decisions alone, a model would read blocks never filled"
+            )
+        self.model, self.policy, self.pool = model, policy, pool
+        self.cost, self.overlap, self.timed = cost, overlap, timed
+        self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)
+        self.cache = PagedKVCache(model.config, pool, dtype=model.dtype, device=model.device, backend=backend)
+        self.graphs = DecodeGraphs(model, self.cache) if graphs else None
+
+    def run(self, requests: Iterable[Request] | Clients) -> Trace:
+        """Serve them all. Errors as `serve`; ValueError for a prompt or length that the model cannot take."""
+        given = listed(requests)
+        check_requests(given)
+        with self.executor(given, self.cost, ahead=self.overlap) as executor:
+            return serve(
+                requests if isinstance(requests, Clients) else given,
+                self.policy,
+                executor,
+                self.pool,
+                scheduling=self.scheduling,
+                overlap=self.overlap,
+            )
+
+    def executor(
+        self, requests: Iterable[Request], cost: Cost | None = None, *, ahead: bool = False
+    ) -> ModelExecutor:
+        """What runs batches of these requests on the model, without a loop around it; to be closed after use.
+
+        cost: price the passes and do not measure them. ahead: steps are launched while others run. ValueError
+        for a prompt or length that the model cannot take.
+        """
+        requests, most = tuple(requests), self.model.config.max_positions
+        limit = getattr(self.policy, "max_model_len", None)
+        for request in requests:
+            total = request.n_prompt + request.n_output
+            total = (total if limit is None else min(total, limit)) - 1
+            if total > most:
+                raise ValueError(f"request {request.rid}: {total} positions, the model has {most}")
+        vocab_size, block_size = self.model.config.vocab_size, self.cache.pool.block_size
+        prompts = {r.rid: prompt_of(r, vocab_size, block_size) for r in requests}
+        return ModelExecutor(self, prompts, cost, ahead=ahead)
 
 
-def generate(
-    model: Transformer,
-    tokens: Tokens,
-    n: int,
-    *,
-    cache: KVCache | None = None,
-    chunk_size: int | Iterable[int] | None = None,
-    stop: Collection[int] = (),
-    progress: bool = False,
-) -> list[int]:
-    """The next `n` tokens, each the most likely one; fewer if one of them is in `stop` (which is kept).
+class ModelExecutor(AbstractContextManager):
+    """Runs batches on a model. Building a batch's inputs is scheduling; the pass itself is execution.
 
-    Prefills `tokens` in chunks first. The last token is returned without being cached, so n tokens need room
-    for len(tokens) + n − 1. Raises ValueError as `prefill` does, before the cache changes.
+    A step may be launched before the one ahead of it has been read back: what that one emits is taken on the
+    device. On a GPU launching returns at once by itself; on a CPU a thread works the steps off, if `ahead`.
+    The pass of a CPU is not launched but run: what torch does to start its kernels is counted as execution,
+    and `launch` is next to nothing.
     """
-    n = _whole(n, "n", "of tokens")
-    if n < 0:
-        raise ValueError(f"n is {n}: cannot generate fewer than 0 tokens")
-    needed = len(tokens) + max(n, 1) - 1
-    if cache is None:
-        cache = KVCache(model.config, max(needed, 1), dtype=model.dtype, device=model.device)
-    if needed > cache.room:
-        raise ValueError(
-            f"{len(tokens)} prompt tokens and {n} new ones need {needed} positions, there are {cache.room}"
-        )
-    logits = prefill(model, tokens, cache, chunk_size, progress=progress)
-    return decode(model, logits, cache, n, stop=stop, progress=progress)
+
+    def __init__(
+        self, engine: Engine, prompts: Mapping[Rid, Iterable[int]], cost: Cost | None, *, ahead: bool
+    ) -> None:
+        self.model, self.cache, self.cost = engine.model, engine.cache, cost
+        self.timed, self.graphs = engine.timed, engine.graphs
+        self.known = {rid: list(prompt) for rid, prompt in prompts.items()}  # prompt and outputs read back
+        self.measured = cost is None
+        self.flying: InFlightStep | None = None  # launched, and not yet read back
+        self.ended: Any = None  # the event at the end of the step read back last
+        self._stack = ExitStack()
+        self._thread: ThreadPoolExecutor | None = None
+        if ahead and self.model.device.type == "cpu":
+            self._thread = self._stack.enter_context(ThreadPoolExecutor(1))
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> InFlightStep:
+        """Build the strip of tokens and the window of the cache, and start where that needs no waiting."""
+        began = perf_counter()
+        strip: list[int] = []
+        missing = []  # rows of the strip whose token is still being made, by the step ahead
+        for rid, start, length in zip(batch.rid, batch.start, batch.length):
+            chunk = self.known[rid][start : start + length]
+            strip += chunk
+            if len(chunk) < length:
+                missing.append((len(strip), rid))
+                strip.append(0)
+        device = self.model.device
+        run = InFlightStep(self, batch, to_device([strip], device)[0], self.cache.window(batch, tables))
+        if missing and self.flying:
+            place = {rid: i for i, rid in enumerate(self.flying.emitting)}
+            rows, sources = zip(*((row, place[rid]) for row, rid in missing))
+            there, source = to_device([rows, sources], device)
+            run.missing = self.flying, there, source
+        self.flying = run
+        built = perf_counter()
+        if self._thread:
+            run.future = self._thread.submit(run.execute)
+        elif device.type == "cuda":
+            run.execute()
+            run.underway = perf_counter() - built
+        run.timings = {"inputs": built - began, "launch": perf_counter() - built}
+        return run
 
 
-def decode(
-    model: Transformer,
-    logits: Tensor,
-    cache: KVCache,
-    n: int,
-    *,
-    stop: Collection[int] = (),
-    progress: bool = False,
-) -> list[int]:
-    """Up to `n` most likely tokens from the logits `[vocab]` that `prefill` returned; see `generate`."""
-    output: list[int] = []
-    for _ in _bar(range(n), "decode", "token", progress):
-        if output:  # a decoding step is a pass over a chunk of one token
-            logits = forward(model, torch.tensor(output[-1:], device=model.device), cache)[-1]
-        output.append(int(logits.argmax()))
-        if output[-1] in stop:
-            break
-    return output
+@dataclass(eq=False)
+class InFlightStep:
+    """One step on the model, under way."""
+
+    executor: ModelExecutor
+    batch: Batch
+    strip: Tensor  # [T]
+    window: PagedWindow
+    missing: tuple[InFlightStep, Tensor, Tensor] | None = None  # step ahead, rows here, rows of its tokens
+    future: Future | None = None
+    tokens: Tensor | None = None  # [emitting rows]
+    read: Tensor | None = None  # the same, in memory of the host, where the model is on a GPU
+    seconds: float = 0.0
+    events: tuple[Any, Any] | None = None
+    underway: float = 0.0  # s between the first kernel's launch and the last one's, where a device runs them
+    sampling: float = 0.0  # s of the pass that went into choosing tokens, where that is known
+    timings: dict[str, float] = field(default_factory=dict)  # s, see `PARTS` and `BESIDE`
+
+    def __post_init__(self) -> None:
+        self.emitting = [rid for rid, emits in zip(self.batch.rid, self.batch.emits) if emits]
+
+    def execute(self) -> None:
+        """Fill in the tokens of the step ahead, run every chunk, make a token of each emitting row."""
+        cuda = self.strip.is_cuda
+        if cuda:
+            self.events = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            self.events[0].record()
+        began = computed = perf_counter()
+        with torch.inference_mode():
+            if self.missing:
+                ahead, rows, sources = self.missing
+                assert ahead.tokens is not None  # executed before this one
+                self.strip[rows] = ahead.tokens[sources]
+                self.missing = None  # or each step would keep all those before it
+            graphs = self.executor.graphs
+            self.tokens = None if graphs is None else graphs(self.strip, self.window)
+            if self.tokens is None:
+                logits = self.executor.model(self.strip, self.window)
+                computed = perf_counter()
+                self.tokens = logits.argmax(-1)
+            if cuda:  # at once, and not behind the next step
+                there = torch.empty(self.tokens.shape, dtype=self.tokens.dtype, pin_memory=True)
+                self.read = there.copy_(self.tokens, non_blocking=True)
+        if self.events:
+            self.events[1].record()
+        self.seconds = perf_counter() - began
+        self.sampling = perf_counter() - computed
+
+    def wait(self) -> tuple[float, dict[Rid, int]]:
+        """Seconds of the pass (or its price), and the tokens that it made."""
+        began, sampling = perf_counter(), 0.0
+        if self.future:
+            self.future.result()
+        elif self.events:
+            self.events[1].synchronize()
+        else:
+            self.execute()
+            sampling = self.sampling  # elsewhere it is done by the device or by another thread
+        waited = perf_counter()
+        executor, tokens = self.executor, self.tokens if self.read is None else self.read
+        assert tokens is not None
+        made = dict(zip(self.emitting, tokens.tolist()))
+        if self.events:  # both have come to pass: asking them waits for nothing
+            self.seconds = self.events[0].elapsed_time(self.events[1]) / 1e3
+            self.timings["gap"] = executor.ended.elapsed_time(self.events[0]) / 1e3 if executor.ended else 0.0
+            executor.ended = self.events[1]
+        for rid, token in made.items():
+            executor.known[rid].append(token)
+        self.timings |= {"wait": waited - began - sampling, "execution": self.seconds - sampling}
+        self.timings["read"] = perf_counter() - waited + sampling
+        return self.seconds if executor.cost is None else executor.cost(self.batch), made
 
 
-def forward(model: Transformer, strip: Tensor, cache: KVCache, *, emits: bool = True) -> Tensor:
-    """One pass over the next tokens of one sequence; the logits of the last are returned if it `emits`."""
-    with torch.inference_mode():
-        logits = model(strip, cache.window(len(strip), emits=emits))
-    cache.length += len(strip)
-    return logits.clone()  # made outside inference mode, an ordinary tensor that a reader may change
+def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
+    """Run the batches of `trace` once more, on `engine`, and measure how long each takes; nothing is decided.
+
+    Measured seconds would move arrivals and so change the batches of a second run; here they are given.
+    decide: ask the engine's policy at each step all the same, so as to time it, and leave its plan aside.
+    Serial. ScheduleError if the engine's pool cannot hold them, or makes other batches of the same plans.
+    """
+    left: dict[Rid, int] = {}
+    for recorded in trace.steps:
+        for chunk in recorded.batch:
+            left[chunk.rid] = left.get(chunk.rid, 0) + chunk.emits
+    arrivals = {request.rid: request for request in trace.requests}
+    state, again = State(engine.pool), Trace(trace.requests, label=trace.label)
+    batches = [recorded.batch for recorded in trace.steps]
+    plans = [Plan(dict(zip(batch.rid, batch.length)), batch.preempted) for batch in batches]
+    skipped = now = 0.0
+    with engine.executor(trace.requests) as executor:
+        landed = zero = perf_counter()
+        for plan, recorded_batch in zip(plans, batches):
+            for rid in plan.tokens:
+                if rid in arrivals:
+                    request = arrivals.pop(rid)
+                    state.arrive(request, left[rid] or None)
+                    if request.arrival > now:
+                        now, skipped = request.arrival, skipped + request.arrival - now
+            launched = step(state, engine.policy if decide else None, executor, now, plan)
+            _check_same(recorded_batch, launched.batch, len(again.steps))
+            handle: InFlightStep = launched.handle  # type: ignore[assignment]
+            start = launched.launched - zero + skipped - handle.underway
+            _, tokens = handle.wait()
+            timings = launched.parts(book=launched.asked - landed) | handle.timings
+            landed = perf_counter()
+            end = landed - zero + skipped
+            times = (now, max(now, start - launched.check), start, end)
+            again.record(launched.batch, times, launched.blocks_used, timings if engine.timed else None)
+            state.commit(launched.batch)
+            for rid, token in tokens.items():
+                again.outputs.setdefault(rid, []).append(token)
+            now = end
+    return again
 
 
-def _bar(items: Sequence[int], name: str, unit: str, shown: bool) -> Iterable[int]:
-    """The items under a progress bar on standard error; tqdm is needed only to show one."""
-    if not shown:
-        return items
-    from tqdm import tqdm
-
-    return tqdm(items, desc=name, unit=unit)
-
-
-def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
-    """The tokens as a checked strip `[T]` on the model's device."""
-    try:
-        strip = torch.as_tensor(tokens)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"the prompt is no sequence of token ids: {error}") from error
-    if strip.ndim != 1:
-        raise ValueError(f"tokens have the shape {list(strip.shape)}, one prompt [T] is needed")
-    if not len(strip):
-        raise ValueError("the prompt has 0 tokens, at least 1 is needed")
-    if strip.dtype == torch.bool or strip.is_floating_point() or strip.is_complex():
-        raise ValueError(f"tokens are {strip.dtype}, whole numbers are needed")
-    strip = strip.to(device=model.device, dtype=torch.long)
-    low, high = int(strip.min()), int(strip.max())
-    if low < 0 or high >= model.config.vocab_size:
-        wrong = low if low < 0 else high
-        raise ValueError(f"token id {wrong} is outside the vocabulary of {model.config.vocab_size}")
-    if (cache.dtype, cache.device) != (model.dtype, model.device):
-        raise ValueError(
-            f"the cache is {cache.dtype} on {cache.device}, the model {model.dtype} on {model.device}"
-        )
-    if cache.config != model.config:
-        raise ValueError("the cache was made for another model: their configs differ")
-    return strip
+def _check_same(recorded: Batch, made: Batch, n: int) -> None:
+    """ScheduleError where a pool makes another batch of a recorded step: another prefix cache, other hits."""
+    if recorded == made:
+        return
+    rows = zip(recorded, made)
+    was, now = next(((a, b) for a, b in rows if a != b), (recorded.preempted, made.preempted))
+    raise ScheduleError(
+        f"replay: step {n}: recorded {was}, this pool makes {now}; is its prefix cache the same?"
+    )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import linecache
+import os
 import sys
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Where this package stands, and what stands beside it under its name.
+_PACKAGES = os.path.dirname(os.path.abspath(__file__))
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 
 
 @dataclass(frozen=True)
@@ -24,13 +33,17 @@ class Setup:
 def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
     """Choose device, dtype and attention backend, print what and why in a line or two, and never raise.
 
+    In a notebook, errors of this package are shown from then on with the lines of your cell and the message,
+    without the package's own lines; `%tb` shows them all.
+
     A `backend` asked for by name is taken if it runs here; else the reason is printed and the choice stands.
 
-    CPU: float32. A GPU of compute capability 8.0 or newer: bfloat16. 7.x (a T4): float16, for its bfloat16 is
-    emulated and falls off the fast attention kernels. Older ones: float32. A GPU that torch sees and cannot
+    CPU: float32. A GPU of compute capability 8.0 or newer: bfloat16. 7.x (a T4): float16, because its bfloat16
+    is emulated and falls off the fast attention kernels. Older ones: float32. A GPU that torch sees and cannot
     use is left alone. Comparisons of results belong in float32 or float64 everywhere.
     """
     colab = "google.colab" in sys.modules
+    _shorten_tracebacks()
     try:
         import torch
     except Exception as error:  # a broken install raises more than ImportError
@@ -54,8 +67,49 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
     return _tell(Setup(device, dtype, chosen, colab, why + reason), quiet)
 
 
+def _shorten_tracebacks() -> None:
+    """In IPython, show what a reader can use of an error that this package raises."""
+    find = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = find() if find else None
+    if shell is not None:
+        with contextlib.suppress(Exception):  # another shell than we know
+            shell.set_custom_exc((Exception,), show_shortly)
+
+
+def show_shortly(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: Any = None) -> None:
+    """The reader's own lines that an error passed, and its message; all of it where the error is none of ours.
+
+    The reader's are cells, and files that are neither Python's, nor installed, nor this package's.
+    """
+    passed = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(trace)]
+    first = next((i for i, (name, _) in enumerate(passed) if _is_cell(name)), len(passed))
+    cells = [(name, line) for name, line in passed[first:] if _is_readers(name)]  # before it is the shell
+    if not cells or not any(name.startswith(_PACKAGES) for name, _ in passed):
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace  # what `%tb` shows
+    lines = []
+    for name, line in cells:
+        where = "your cell" if _is_cell(name) else os.path.basename(name)
+        lines.append(f"in {where}, line {line}: {linecache.getline(name, line).strip()}")
+    lines.append(f"{kind.__name__}: {error}")
+    shell._showtraceback(kind, error, lines)
+
+
+def _is_cell(name: str) -> bool:
+    return "ipykernel_" in name or name.startswith("<ipython")
+
+
+def _is_readers(name: str) -> bool:
+    """Whether a file is a cell, or one that the reader wrote."""
+    if _is_cell(name):
+        return True
+    installed = "site-packages" in name or "dist-packages" in name
+    return not installed and not name.startswith((_PACKAGES, _STANDARD, "<"))  # "<": made by a library
+
+
 def _backend_for(asked: str | None, device: str, dtype: torch.dtype) -> tuple[str, str]:
-    """The attention backend, and why; nothing to say of a CPU that nobody asked about."""
+    """The attention backend, and why; nothing to say of a CPU that was not asked about."""
     import torch
 
     from chunkprefill.model.backends import backend_for, why_not_varlen

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "chunkprefill"
+PACKAGES = ("chunkprefill", "chunkprefill_course")
 PAGE = ROOT / "book/api.md"
 ARGUMENT = r"[a-z_]\w*(?:, [a-z_]\w*)*: +\S"  # a line that explains an argument
 WIDTH = 72  # characters of a signature line; a phone scrolls the box, a desktop need not
@@ -64,8 +64,8 @@ def public_table(source: str) -> dict[str, list[str]]:
 
 
 def module_path(module: str) -> Path:
-    """The file of `module`, dotted and below the package."""
-    base = PACKAGE.joinpath(*module.split("."))
+    """The file of `module`, dotted, the package first."""
+    base = ROOT.joinpath(*module.split("."))
     return base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
 
 
@@ -89,7 +89,7 @@ def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> Found
             here = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
             base = here[: len(here) - line.level + 1] if line.level else []
             full = ".".join(filter(None, [*base, line.module]))
-            target = full.removeprefix("chunkprefill.")
+            target = full
             if target not in seen and module_path(target).is_file():
                 return find(target, name, seen=seen | {module})
     raise ValueError(f"_PUBLIC names {module}.{name}, and {path.relative_to(ROOT)} does not define it")
@@ -241,12 +241,12 @@ def constant_lines(found: Found, node: ast.Assign | ast.AnnAssign, name: str) ->
 
 def page() -> str:
     """The whole of `book/api.md`."""
-    table = public_table((PACKAGE / "__init__.py").read_text("utf8"))
     out = [HEAD]
-    for module, names in table.items():
+    tables = {package: public_table(module_path(package).read_text("utf8")) for package in PACKAGES}
+    for module, names in ((f"{p}.{m}", names) for p, table in tables.items() for m, names in table.items()):
         docstring = ast.get_docstring(ast.parse(module_path(module).read_text("utf8"))) or ""
         summary = docstring.partition("\n")[0]
-        out += [f"## `chunkprefill.{module}`", "", prose(summary), ""]
+        out += [f"## `{module}`", "", prose(summary), ""]
         for name in names:
             out += name_lines(module, name)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).rstrip() + "\n"

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+BENEATH = {"practice": "practice", "further": "further reading"}  # keys of a chapter's pages beneath it
 CLAIM_KEYS = {"id", "chapter", "cards", "sentence", "conditions"}
 
 
@@ -47,15 +48,19 @@ class Ledger:
         """Whether the chapter is in the book's table of contents."""
         return self.chapters[chapter]["page"] in self.in_book
 
+    def pages(self, chapter: int) -> list[str]:
+        """The chapter's own page, then those of its exercises and of its further reading where it has them."""
+        entry = self.chapters[chapter]
+        return [entry[key] for key in ("page", *BENEATH) if key in entry]
+
     def source(self, chapter: int) -> str:
-        """All cells' sources of a written chapter; "" of one that is not."""
+        """All cells' sources of a written chapter and the pages beneath it; "" of one that is not written."""
         if not self.written(chapter):
             return ""
-        notebook = json.loads((self.root / f"{self.chapters[chapter]['page']}.ipynb").read_text("utf8"))
-        return "\n\n".join("".join(cell["source"]) for cell in notebook["cells"])
+        return "\n\n".join(sources(self.root, page) for page in self.pages(chapter))
 
     def shown(self, claim: dict[str, Any]) -> bool:
-        """Whether the claim's chapter has a target for it."""
+        """Whether the claim's chapter, or a page beneath it, has a target for it."""
         return f"(claim-{claim['id']})=" in self.source(claim["chapter"])
 
     def problems(self) -> list[str]:
@@ -65,6 +70,10 @@ class Ledger:
         found += [
             f"{name}: twice in claims.yml" for name in sorted({str(i) for i in ids if ids.count(i) > 1})
         ]
+        for number in self.chapters:
+            for name, page in self.chapters[number].items():
+                if name in BENEATH and self.written(number) and page not in self.in_book:
+                    found.append(f"chapter {number}: its {BENEATH[name]} {page} is not in _toc.yml")
         for claim in self.claims:
             found += [f"{claim.get('id', '(no id)')}: {words}" for words in self._claim_problems(claim)]
         for card, entry in self.cards.items():
@@ -83,7 +92,7 @@ class Ledger:
             source = self.source(self.cards[card]["chapter"]) if card in self.cards else ""
             for name in aim.get("exercises") or ():
                 if name not in known:
-                    found.append(f"card {card}: there is no exercise {name} in chunkprefill/exercises")
+                    found.append(f"card {card}: there is no exercise {name} in chunkprefill_course/exercises")
                 elif source and name not in source:
                     found.append(f"card {card}: exercise {name} is not in its chapter")
         strange = sorted(set(self.record) - set(map(str, ids)))
@@ -102,7 +111,7 @@ class Ledger:
         if not defines(self.root, claim["evidence"]):
             found.append(f"its evidence {claim['evidence']} is nowhere defined")
         row = self.record.get(claim["id"])
-        again = f"run `python -m chunkprefill.bench evidence --only {claim['id']}`"
+        again = f"run `python -m benchmarks evidence --only {claim['id']}`"
         if row is None:
             found.append(f"its evidence was never recorded: {again}")
         elif not row["claimed"]["holds"]:
@@ -112,6 +121,12 @@ class Ledger:
         if self.written(claim["chapter"]) and not self.shown(claim):
             found.append(f"chapter {claim['chapter']} is written and has no target (claim-{claim['id']})=")
         return found
+
+
+def sources(root: Path, page: str) -> str:
+    """The sources of all cells of a page that is a notebook."""
+    notebook = json.loads((root / f"{page}.ipynb").read_text("utf8"))
+    return "\n\n".join("".join(cell["source"]) for cell in notebook["cells"])
 
 
 def _files(node: Any) -> list[str]:
@@ -132,9 +147,9 @@ def defines(root: Path, dotted: str) -> bool:
 
 
 def exercise_ids(root: Path, field: str = "id") -> dict[str, str]:
-    """Name -> id (or title) of everything in chunkprefill/exercises that is made at the top of a file."""
+    """Name -> id (or title) of what chunkprefill_course/exercises makes at the top of a file."""
     found = {}
-    for path in sorted((root / "chunkprefill/exercises").glob("*.py")):
+    for path in sorted((root / "chunkprefill_course/exercises").rglob("*.py")):
         for node in ast.parse(path.read_text("utf8")).body:
             if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
                 continue

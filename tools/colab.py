@@ -20,8 +20,13 @@ import yaml
 from nbformat import NotebookNode
 from normal_form import normalise
 
-from notebooks import ROOT, NotebookError, all_notebooks, read, shown, write
+from notebooks import ROOT, NotebookError, all_notebooks, kind, read, shown, write
 
+WHAT = {
+    "chapter": "A chapter",
+    "practice": "A practice page",
+    "further": "Further reading",
+}  # kind of notebook
 OPEN, CLOSE = "<!-- colab -->", "<!-- /colab -->"
 STAMP = re.compile(rf"{OPEN}.*?{CLOSE}\n*", re.S)
 SETUP_MARK = "# Setup, written by tools/colab.py"
@@ -47,6 +52,7 @@ if "google.colab" in sys.modules and importlib.util.find_spec("chunkprefill") is
         sys.exit(f"chunkprefill is not at {{archives}}: neither release v{version} nor branch {branch}")
 
 import chunkprefill as cp
+import chunkprefill_course as course
 
 here = cp.env.setup()
 """
@@ -99,9 +105,10 @@ def stamped(notebook: NotebookNode, path: Path, here: Home) -> NotebookNode:
     cells = notebook.cells
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.lstrip().startswith("# "):
         raise NotebookError(f"{shown(path)}: the first cell is its title, markdown that begins with `# `")
+    what = WHAT[kind(path)]
     link = (
-        f"*A chapter of [Chunked prefilling]({here.url}), a course to read or to run. To run it, "
-        f"[open it in Colab]({here.notebook(path)}): it asks for a GPU, and does without.*"
+        f"*{what} of [Chunked prefilling]({here.url}), a course to read or to run. To run it, "
+        f"[open it in Colab]({here.notebook(path)}): it requests a GPU but runs without one.*"
     )
     title, _, rest = cells[0].source.lstrip().partition("\n")
     cells[0].source = "\n\n".join(
@@ -132,8 +139,11 @@ def stamp_all(paths: list[Path], *, check: bool) -> int:
             f"stale Colab link or setup cell, run `make stamp notebooks`: {', '.join(stale)}", file=sys.stderr
         )
         return 1
-    print(f"{len(paths)} notebooks, {len(stale)} stamped anew with {here.url}" if stale else
-          f"{len(paths)} notebooks carry {here.url}")  # fmt: skip
+    print(
+        f"{len(paths)} notebooks, {len(stale)} stamped anew with {here.url}"
+        if stale
+        else f"{len(paths)} notebooks carry {here.url}"
+    )
     return 0
 
 

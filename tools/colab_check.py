@@ -38,10 +38,10 @@ from notebooks import ROOT, NotebookError, all_notebooks, execute, shown
 
 DEV = ROOT / "requirements/dev.txt"
 TORCH_FREE_TESTS = (
-    "tests/scheduling",
-    "tests/simulation",
-    "tests/analysis/test_metrics.py",
-    "tests/test_floors.py",
+    "tests/library/scheduling",
+    "tests/library/simulation",
+    "tests/library/plots/test_metrics.py",
+    "tests/house/test_floors.py",
 )
 FAKE_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
 

@@ -122,7 +122,9 @@ def colab_python() -> str:
     if named := os.environ.get("COLAB_PYTHON"):
         candidates = [named]
     else:
-        pyenv = sorted(Path.home().glob(".pyenv/versions/3.13*/bin/python"))
+        pyenv = sorted(
+            Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.13*/bin/python")
+        )
         candidates = [*map(str, pyenv), *filter(None, [shutil.which("python3.13")])]
     for candidate in candidates:
         try:

@@ -5,20 +5,22 @@ Fills the stretches of book/intro.md that stand between `<!-- made: NAME -->` an
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from chunkprefill.analysis.style import Canvas, Picture, Table  # noqa: E402
+from chunkprefill.plots.style import Canvas, Picture, Table  # noqa: E402
 from chunkprefill.scheduling.core import Request  # noqa: E402
 from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst  # noqa: E402
-from chunkprefill.simulation.cost import Roofline  # noqa: E402
+from chunkprefill.simulation.published import published  # noqa: E402
 from chunkprefill.simulation.simulate import simulate  # noqa: E402
 
 PAGE = ROOT / "book/intro.md"
@@ -41,7 +43,7 @@ class Run:
     tokens: dict[int, list[float]]  # rid -> when each of its tokens was there
 
     @property
-    def silence(self) -> tuple[float, float]:
+    def gap(self) -> tuple[float, float]:
         """The chat's longest gap between two tokens: from, to."""
         times = self.tokens[CHAT]
         return max(pairwise(times), key=lambda gap: gap[1] - gap[0])
@@ -54,13 +56,13 @@ class Run:
 
 @cache
 def runs() -> tuple[Run, Run]:
-    """The same two requests under both policies, priced by the default cost: Llama-3-8B on an H100."""
+    """The same two requests under both policies, priced by kernels that were timed: Llama-3.1-8B on an H100."""
     both = []
     for title, policy in (
         ("In one piece", PrefillFirst(N_DOCUMENT)),
         (f"In chunks, {BUDGET} tokens a step", ChunkedPrefill(BUDGET)),
     ):
-        trace = simulate(list(REQUESTS), policy, Roofline())
+        trace = simulate(list(REQUESTS), policy, published("h100"))
         prompts = {CHAT: REQUESTS[CHAT].n_prompt, DOCUMENT: N_DOCUMENT}
         boxes: list[tuple[int, float, float, bool]] = []
         tokens: dict[int, list[float]] = {CHAT: [], DOCUMENT: []}
@@ -80,7 +82,7 @@ def ms(seconds: float) -> str:
 
 
 def timeline() -> Picture:
-    """Both runs on one scale: who is computed when, and the chat's longest silence marked."""
+    """Both runs on one scale: who is computed when, and the chat's longest gap marked."""
     first, last = 0.08, max(run.tokens[DOCUMENT][0] for run in runs()) + 0.03
     scale = (RIGHT - LEFT) / (last - first)
     canvas = Canvas(368)
@@ -101,12 +103,12 @@ def timeline() -> Picture:
                     tall - 8 * decodes,
                     fill,
                 )
-        a, b = (LEFT + (t - first) * scale for t in run.silence)
+        a, b = (LEFT + (t - first) * scale for t in run.gap)
         y = top + 48
         for x in (a, b):
             canvas.line(x, y - 7, x, y + 7, "trouble", width=3)
         canvas.line(a, y, b, y, "trouble", width=3)
-        words = f"silent for {ms(run.silence[1] - run.silence[0])}"
+        words = f"gap {ms(run.gap[1] - run.gap[0])}"
         if b - a > 200:
             canvas.text((a + b) / 2, y - 8, words, anchor="middle")
         else:
@@ -124,17 +126,17 @@ def timeline() -> Picture:
     one, cut = runs()
     return canvas.picture(
         alt=f"A chat is being answered when a document of {N_DOCUMENT:,} tokens arrives at {ms(ARRIVES)}. "
-        f"In one piece, its prefilling keeps the chat silent for {ms(one.silence[1] - one.silence[0])}. "
-        f"In chunks, with {BUDGET} tokens a step, the chat goes on and its longest silence is "
-        f"{ms(cut.silence[1] - cut.silence[0])}.",
-        caption="Each box is a step that the request took part in, as wide as it took. "
+        f"In one piece, its prefilling keeps the chat silent for {ms(one.gap[1] - one.gap[0])}. "
+        f"In chunks, with {BUDGET} tokens a step, the chat goes on and its longest gap is "
+        f"{ms(cut.gap[1] - cut.gap[0])}.",
+        caption="Each box is a step that the request took part in, as wide as the time it took. "
         "Tall and blue: the prompt is read. Low and orange: a token is written.",
         badge="simulated",
-        source="Llama-3-8B on one H100, priced from its operators",
+        source="Llama-3.1-8B on one H100, from published kernel timings",
         table=Table(
             header=("measure", one.title, cut.title.partition(",")[0]),
             rows=[
-                ("longest silence of the chat", *(ms(r.silence[1] - r.silence[0]) for r in runs())),
+                ("longest gap of the chat", *(ms(r.gap[1] - r.gap[0]) for r in runs())),
                 ("document's first token after", *(ms(r.wait) for r in runs())),
             ],
         ),
@@ -144,12 +146,29 @@ def timeline() -> Picture:
 def sentence() -> str:
     """What the picture says, with its price."""
     one, cut = runs()
+    found = recorded_pass()
     return (
-        f"Read in one piece, the document keeps the chat silent for "
-        f"**{ms(one.silence[1] - one.silence[0])}**. Cut into chunks, it keeps it silent for "
-        f"**{ms(cut.silence[1] - cut.silence[0])}** at most. The document pays: its own first token "
-        f"comes after {ms(cut.wait)} in place of {ms(one.wait)}."
+        f"Read in one piece, the document keeps the chat waiting for "
+        f"**{ms(one.gap[1] - one.gap[0])}**. Cut into chunks, it keeps it waiting for "
+        f"**{ms(cut.gap[1] - cut.gap[0])}** at most. The document pays: its own first token "
+        f"comes after {ms(cut.wait)} instead of {ms(one.wait)}. "
+        f"These times are priced. On [the H100 that was recorded](measurements.md) the course's own engine took "
+        f"{ms(found['s'])} for a document of that length in one pass, the middle of {found['runs']} runs "
+        f"({ms(found['s_least'])} to {ms(found['s_most'])})."
     )
+
+
+def recorded_pass() -> dict[str, Any]:
+    """The recorded pass over a prompt as long as the document, in one piece: `s`, and the range of its `runs`."""
+    rows = json.loads((ROOT / "chunkprefill_course/data/recorded.json").read_text("utf8"))["rows"]
+    (found,) = (
+        row
+        for row in rows
+        if row.get("section") == "prefilling"
+        and row.get("model") == "Llama-3-8B"
+        and row.get("prompt") == row.get("chunk") == N_DOCUMENT
+    )
+    return found
 
 
 def filled(page: str) -> str:

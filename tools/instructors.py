@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,10 +29,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from chunkprefill import exercises  # noqa: E402
-from chunkprefill.grading import results, sandbox  # noqa: E402
-from chunkprefill.grading.problems import key, ps3  # noqa: E402
-from chunkprefill.grading.problems.sheet import Sheet  # noqa: E402
+from chunkprefill_course import exercises  # noqa: E402
+from chunkprefill_grading.marking import results  # noqa: E402
+from chunkprefill_grading.marking.lasting import PURSE  # noqa: E402
+from chunkprefill_grading.problems import key, ps3  # noqa: E402
+from chunkprefill_grading.problems.sheet import Sheet  # noqa: E402
+from chunkprefill_grading.sandbox import limits as sandbox  # noqa: E402
 
 FOLDER = ROOT / "book" / "instructors"
 SESSION = FOLDER / "session.json"
@@ -44,7 +47,22 @@ BAR = re.compile(r"\d+%\|.*submission")  # of progress
 ANSWER = (
     "Each chunk is one more task, and costs the processor `small_ms`. That matters where steps are short."
 )
-STEPS = ("new", "collect", "run", "again", "manual", "sheet", "import", "feedback", "export", "summary")
+STEPS = (
+    *(
+        "new",
+        "verify",
+        "collect",
+        "collect-canvas",
+        "run",
+        "again",
+        "run-canvas",
+        "manual",
+        "sheet",
+        "import",
+    ),
+    *("override", "excuse", "late", "log", "feedback", "export", "moodle", "canvas", "summary", "items"),
+    *("similarity", "shards", "merge"),
+)
 
 
 # --- the plan ---------------------------------------------------------------------------------------
@@ -57,12 +75,20 @@ def ledger() -> dict[int, dict[str, str]]:
 
 
 @cache
+def sources(chapter: int) -> dict[str, str]:
+    """Page -> its cells, of a chapter and of its practice; of a chapter that is not written, nothing."""
+    pages = [ledger()[chapter][key] for key in ("page", "practice") if key in ledger()[chapter]]
+    found = {}
+    for page in pages:
+        if (path := ROOT / f"{page}.ipynb").is_file():
+            cells = json.loads(path.read_text("utf8"))["cells"]
+            found[page] = "\n\n".join("".join(cell["source"]) for cell in cells)
+    return found
+
+
 def source(chapter: int) -> str:
-    """All cells of a chapter; "" of one that is not written."""
-    path = ROOT / f"{ledger()[chapter]['page']}.ipynb"
-    if not path.is_file():
-        return ""
-    return "\n\n".join("".join(cell["source"]) for cell in json.loads(path.read_text("utf8"))["cells"])
+    """All cells of a chapter and of its practice; "" of one that is not written."""
+    return "\n\n".join(sources(chapter).values())
 
 
 def lesson(name: str) -> list[dict[str, Any]]:
@@ -73,7 +99,7 @@ def lesson(name: str) -> list[dict[str, Any]]:
     for slot in plan["slots"]:
         for exercise in slot.get("exercises", ()):
             form = getattr(exercises, exercise)
-            if f"cp.exercises.{exercise}" not in source(slot["chapter"]):
+            if f"course.exercises.{exercise}" not in source(slot["chapter"]):
                 raise ValueError(f"plan.yml: {exercise} is not in chapter {slot['chapter']}")
             if getattr(form, "minutes", 0) > slot["minutes"]:
                 raise ValueError(f"plan.yml: {exercise} takes longer than its {slot['minutes']} minutes")
@@ -86,14 +112,30 @@ def plan_table(name: str) -> str:
     for slot in lesson(name):
         place = ""
         if "chapter" in slot:
-            number = slot["chapter"]
-            page = ledger()[number]["page"]
-            place = f"[chapter {number}](../../{page})" if source(number) else f"chapter {number}"
+            place = _places(slot)
+        if "page" in slot:
+            title = (ROOT / "book" / f"{slot['page']}.md").read_text("utf8").splitlines()[0].strip("# ")
+            live = f"[{title.lower()}](../{slot['page']}.md)"
+            place = f"{place}, {live}" if place else live
         forms = "; ".join(_titled(exercise) for exercise in slot.get("exercises", ()))
         with_what = ": ".join(filter(None, (place, forms)))
         rows.append(f"| {now} | {now + slot['minutes']} | {slot['what']} | {with_what} |")
         now += slot["minutes"]
     return "\n".join(rows)
+
+
+def _places(slot: dict[str, Any]) -> str:
+    """Links to a slot's chapter, its practice page, or both: where the slot's exercises are."""
+    number, links = slot["chapter"], []
+    wanted = [f"course.exercises.{name}\n" for name in slot.get("exercises", ())]
+    for page, text in sources(number).items():
+        here = any(mark in f"{text}\n" for mark in wanted)
+        if page == ledger()[number]["page"]:
+            if here or not wanted:
+                links.append(f"[chapter {number}](../../{page})")
+        elif here or slot.get("practice"):
+            links.append(f"[practice {number}](../../{page})")
+    return ", ".join(links) or f"chapter {number}"
 
 
 def _titled(name: str) -> str:
@@ -150,8 +192,9 @@ def limits_table() -> str:
     """What a submission may use."""
     limits, torch = sandbox.Limits(), sandbox.limits_of({"needs_torch": True})
     rows = [
-        ("processor time of a whole submission", f"{limits.cpu_s} s, with torch (PS1) {torch.cpu_s} s"),
-        ("time asleep", f"{limits.idle_s:g} s"),
+        ("processor time of a program", f"{limits.cpu_s} s, with torch (PS1) {torch.cpu_s} s"),
+        ("time in which it does nothing, however it is spread", f"{limits.idle_s:g} s"),
+        ("programs' time of a whole submission, where some end early", f"{PURSE} times that"),
         ("wall clock, behind the others", f"{limits.wall_s / 60:g} min"),
         (
             "memory beyond what the libraries take",
@@ -159,7 +202,7 @@ def limits_table() -> str:
         ),
         ("files it may write, all together, in a folder that is thrown away", f"{limits.tmp_mb} MiB"),
         ("files open at once", str(limits.n_files)),
-        ("files in all", f"{limits.n_made:,}"),
+        ("files and folders in all", f"{limits.n_made:,}"),
     ]
     return "\n".join(["| what | at most |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
@@ -171,6 +214,7 @@ def statuses() -> str:
         "needs manual": "a written answer waits for a person",
         "no answer": "nothing that was asked for is in it",
         "unreadable": "it is no notebook, or a damaged one",
+        "another set": "it answers another draw, or another problem set",
         "timeout": "it used up its time",
         "memory": "it used up its memory",
         "crashed": "its program ended before the end",
@@ -186,7 +230,7 @@ def mistakes() -> str:
     """The wrong answers that the exercises know, chapter by chapter, in the words of their hints."""
     lines: list[str] = []
     for number, chapter in ledger().items():
-        names = dict.fromkeys(re.findall(r"cp\.exercises\.(\w+)\b", source(number)))
+        names = dict.fromkeys(re.findall(r"course\.exercises\.(\w+)\b", source(number)))
         found = [getattr(exercises, name) for name in names if getattr(exercises, name, None) is not None]
         known = [form for form in found if getattr(form, "wrong", ())]
         if known:
@@ -195,6 +239,20 @@ def mistakes() -> str:
             lines += [f"**{form.title}** ({form.minutes} min, {form.level})", ""]
             lines += [f"- {wrong.hint}" for wrong in form.wrong] + [""]
     return "\n".join(lines).rstrip()
+
+
+def mutants_table() -> str:
+    """How many small changes of each shown solution its check catches, from the last `make mutants`."""
+    found = json.loads((FOLDER / "mutants.json").read_text("utf8"))
+    n = found["checks"]
+    rows = [f"| exercise | mutants | equivalent | caught in {n} of {n} checks |", "|---|---:|---:|---:|"]
+    for row in found["exercises"].values():
+        cells = (row["title"], row["mutants"], row["equivalent"], row["caught"])
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    totals = [
+        sum(row[key] for row in found["exercises"].values()) for key in ("mutants", "equivalent", "caught")
+    ]
+    return "\n".join([*rows, "| together | " + " | ".join(map(str, totals)) + " |"])
 
 
 # --- a session that was run --------------------------------------------------------------------------
@@ -217,10 +275,10 @@ def sitting(folder: Path) -> Iterator[dict[str, str]]:
     """The commands of one sitting, in order, each with what it wrote, standard error included."""
 
     def run(name: str, command: str) -> dict[str, str]:
-        arguments = command.split()[1:]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+        arguments = shlex.split(command)[1:]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100", "TZ": "UTC"}
         done = subprocess.run(
-            [sys.executable, "-m", "chunkprefill.grading", *arguments],
+            [sys.executable, "-m", "chunkprefill_grading", *arguments],
             cwd=folder,
             env=environment,
             text=True,
@@ -233,32 +291,80 @@ def sitting(folder: Path) -> Iterator[dict[str, str]]:
         return {"name": name, "command": command, "output": "\n".join(lines)}
 
     yield run("new", f"chunkprefill-grade new PS3 --out term1 --secret {SHOWN}")
-    (folder / "roster.csv").write_text("student\n" + "".join(f"{name}\n" for name in (*CLASS, "Fay Absent")))
-    with zipfile.ZipFile(folder / "moodle.zip", "w") as archive:
-        for number, (name, make) in enumerate(CLASS.items(), 1001):
-            archive.writestr(f"{name}_{number}_assignsubmission_file/PS3.ipynb", make(folder / "term1"))
+    yield run("verify", "chunkprefill-grade verify term1/key.json")
+    hand_in(folder)
     yield run("collect", "chunkprefill-grade collect moodle.zip --roster roster.csv --out submitted")
+    yield run("collect-canvas", "chunkprefill-grade collect canvas.zip --out canvas")
     yield run("run", "chunkprefill-grade run submitted --key term1/key.json --out results --jobs 2")
     yield run("again", "chunkprefill-grade run submitted --key term1/key.json --out results --jobs 2")
+    yield run(
+        "run-canvas", "chunkprefill-grade run canvas --key term1/key.json --out canvas-results --jobs 2"
+    )
     yield run("manual", "chunkprefill-grade manual export results written.csv")
     yield {"name": "sheet", "command": "", "output": mark_by_hand(folder / "written.csv")}
-    yield run("import", "chunkprefill-grade manual import results written.csv")
+    yield run("import", "chunkprefill-grade manual import results written.csv --by ben")
+    yield run(
+        "override", "chunkprefill-grade override 'Ben Half' overhead 3.5 --why 'rounded too early' --by cleo"
+    )
+    yield run(
+        "excuse", "chunkprefill-grade excuse consequence --full --why 'two letters can be defended' --by ben"
+    )
+    yield run(
+        "late", "chunkprefill-grade late submitted --due '2026-03-01 23:59' --extensions later.csv --by ben"
+    )
+    yield run("log", "chunkprefill-grade log results")
     yield run("feedback", "chunkprefill-grade feedback results --out feedback --zip moodle")
     yield run("export", "chunkprefill-grade export results --format csv")
+    yield run("moodle", "chunkprefill-grade export results --format moodle --worksheet worksheet.csv")
+    yield run("canvas", "chunkprefill-grade export canvas-results --format canvas --worksheet gradebook.csv")
     yield run("summary", "chunkprefill-grade summary results")
+    yield run("items", "chunkprefill-grade items results")
+    yield run("similarity", "chunkprefill-grade similarity canvas --handout term1/PS3.ipynb")
+    yield run("shards", "chunkprefill-grade run submitted --key term1/key.json --out part1 --shards 1/2")
+    run("shards", "chunkprefill-grade run submitted --key term1/key.json --out part2 --shards 2/2")
+    yield run("merge", "chunkprefill-grade merge together part1 part2 --submitted submitted")
+
+
+def hand_in(folder: Path) -> None:
+    """Write what the class hands in, by Moodle and by Canvas, and the tables of both."""
+    roster = "".join(f"{name}\n" for name in (*CLASS, "Fay Absent"))
+    (folder / "roster.csv").write_text(f"student\n{roster}", "utf8")
+    (folder / "later.csv").write_text("student,due\nCleo Blank,+2 days\n", "utf8")
+    rows = ["Identifier,Full name,Status,Grade,Maximum Grade,Feedback comments"]
+    book = ["Student,ID,SIS User ID,SIS Login ID,Section,PS2 (70),PS3 (71)", "    Points Possible,,,,,20,40"]
+    with (
+        zipfile.ZipFile(folder / "moodle.zip", "w") as moodle,
+        zipfile.ZipFile(folder / "canvas.zip", "w") as canvas,
+    ):
+        for number, (name, make) in enumerate(CLASS.items(), 1001):
+            made, first, last = make(folder / "term1"), *name.split()
+            handed_in = (2026, 3, 1, 18, 30, 0) if number != 1003 else (2026, 3, 3, 9, 0, 0)
+            entry = f"{name}_{number}_assignsubmission_file_/PS3.ipynb"
+            moodle.writestr(zipfile.ZipInfo(entry, handed_in), made)
+            late = "_LATE" * (number == 1003)
+            entry = f"{last}{first}".lower() + f"{late}_{number}_{71000 + number}_PS3.ipynb"
+            canvas.writestr(zipfile.ZipInfo(entry, handed_in), made)
+            rows.append(f"Participant {number},{name},Submitted,,100,")
+            book.append(f'"{last}, {first}",{number},S{number},{first.lower()},1,15,')
+        again = zipfile.ZipInfo("fullada_1001_72001_PS3-1.ipynb", (2026, 3, 1, 20, 0, 0))
+        canvas.writestr(again, CLASS["Ada Full"](folder / "term1"))
+    (folder / "worksheet.csv").write_text("\n".join(rows) + "\n", "utf8")
+    (folder / "gradebook.csv").write_text("\n".join(book) + "\n", "utf8")
 
 
 def mark_by_hand(sheet: Path) -> str:
-    """Give every written answer the most there is, and return the sheet's columns with the first row."""
+    """Give every written answer the most there is, by criterion; returns the columns with the first row."""
     rows = list(csv.DictReader(io.StringIO(sheet.read_text("utf-8-sig"))))
     for row in rows:
-        row["points"], row["comment"] = row["max_points"], "Numbers first, then the decision. Well done."
+        row["comment"] = "Numbers first, then the decision. Well done."
+        for i, (_, points) in enumerate(ps3.RUBRIC, 1):
+            row[f"criterion {i}"] = f"{points:g}"
     with sheet.open("w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     shown = {name: f"{value[:60]}…" if len(value) > 60 else value for name, value in rows[0].items()}
-    return "\n".join(f"{name + ':':<12} {value}" for name, value in shown.items())
+    return "\n".join(f"{name + ':':<15} {value}".rstrip() for name, value in shown.items())
 
 
 def _cells(folder: Path, *solved: str) -> bytes:
@@ -322,7 +428,7 @@ def when() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     **{name: lambda name=name: plan_table(name) for name in LESSONS},  # type: ignore[misc]
     **{"points": points_table, "shares": shares, "rubric": rubric_table, "limits": limits_table},
-    **{"statuses": statuses, "mistakes": mistakes, "when": when},
+    **{"statuses": statuses, "mistakes": mistakes, "mutants": mutants_table, "when": when},
     **{
         f"session-{name}": lambda name=name: step(name)  # type: ignore[misc]
         for name in STEPS

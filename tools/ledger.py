@@ -1,7 +1,7 @@
 """Write `book/claims.md` and `book/map.md`: `python tools/ledger.py [--check]`.
 
 They are made of claims.yml and map.yml in `book/`, and of the numbers in `benchmarks/results/evidence.json`,
-which `python -m chunkprefill.bench evidence` renews. Nothing of the package is imported. Exit status 1 for a
+which `python -m benchmarks evidence` renews. Nothing of the package is imported. Exit status 1 for a
 card without a claim, a claim without evidence, evidence against its claim, or a page that is not up to date.
 """
 
@@ -16,11 +16,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # so that tests may import this file as tools.ledger
 from claims import ROOT, Ledger, exercise_ids
 
+LONG = 6  # rows of numbers; more of them fold behind the verdict, as on the chapters' pages
 BADGES = {
     "counted": "counted here",
     "measured": "measured here",
     "simulated": "simulated",
     "published": "published",
+    "recorded": "recorded run",
 }
 
 
@@ -30,7 +32,7 @@ def claims_page(ledger: Ledger) -> str:
     pending = [claim for claim in ledger.claims if "evidence" not in claim]
     lines = [
         CLAIMS_HEAD,
-        f"{len(proved)} claims have been run. {len(pending)} wait for something, and say for what.\n",
+        f"{len(proved)} claims have been run; {len(pending) or 'none'} {'are' if len(pending) > 1 else 'is'} pending.\n",
     ]
     for number, chapter in ledger.chapters.items():
         here = [claim for claim in proved if claim["chapter"] == number]
@@ -38,7 +40,8 @@ def claims_page(ledger: Ledger) -> str:
             lines.append(f"## Chapter {number}: {chapter['title']}\n")
         for claim in here:
             lines += _claim(ledger, claim)
-    lines.append("## Pending\n")
+    if pending:
+        lines.append("## Pending\n")
     for claim in pending:
         waits = f"*Waits for {claim.get('pending', 'evidence')}.*"
         lines.append(f"- **{claim['id']}** (chapter {claim['chapter']}): {claim['sentence']} {waits}")
@@ -46,7 +49,7 @@ def claims_page(ledger: Ledger) -> str:
     for where, names in _machines(ledger, proved).items():
         lines.append(f"- {', '.join(names)}: {where}")
     lines.append(
-        "\nCounted and simulated numbers are the same on every machine; measured ones (≈) are that machine's."
+        "\nCounted and simulated numbers are the same on every machine. Measured numbers (≈) are from the machine named."
     )
     return "\n".join(lines) + "\n"
 
@@ -67,10 +70,10 @@ def _claim(ledger: Ledger, claim: dict[str, Any]) -> list[str]:
     )
     where = f" {{ref}}`The cell in the chapter <claim-{claim['id']}>`." if ledger.shown(claim) else ""
     lines += [
-        f"{_verdict(row['claimed'])} {badges}{where} Cards: {cards}.\n",
+        f"{_verdict(row['claimed'])} {badges}{where} Study cards: {cards}.\n",
         f"{row['claimed']['setting']}\n",
     ]
-    lines += _table(row["claimed"])
+    lines += _folded(_table(row["claimed"]))
     otherwise = row["claimed"]["otherwise"]
     lines += [
         ":::{dropdown} One condition changed, and the verdict flips",
@@ -86,6 +89,12 @@ def _verdict(side: dict[str, Any]) -> str:
 def _table(side: dict[str, Any]) -> list[str]:
     rows = [f"| {_cell(n['label'])} | {_cell(_unbroken(n['text']))} |" for n in side["numbers"]]
     return ["| what | found |", "|---|---:|", *rows, ""]
+
+
+def _folded(table: list[str]) -> list[str]:
+    """A long table behind a line that says how long it is."""
+    n_rows = len(table) - 3  # head, rule and the empty line after it
+    return [f":::{{dropdown}} The {n_rows} numbers", *table, ":::\n"] if n_rows > LONG else table
 
 
 def _unbroken(text: str) -> str:
@@ -118,10 +127,14 @@ def map_page(ledger: Ledger) -> str:
         written = ledger.written(entry["chapter"])
         lines += [f"(card-{card.lower()})=", f"## {card}: {entry['title']}\n"]
         place = f"{{doc}}`/{chapter['page']}`" if written else f"{chapter['title']} (not written yet)"
-        lines += [f"- **You will be able to:** {aim.get('objective', '')} *({aim.get('level', '')})*",
-                  f"- **Chapter {entry['chapter']}:** {place}"]  # fmt: skip
+        if written and "practice" in chapter:
+            place += f", with {{doc}}`its practice </{chapter['practice']}>`"
+        lines += [
+            f"- **You will be able to:** {aim.get('objective', '')} *({aim.get('level', '')})*",
+            f"- **Chapter {entry['chapter']}:** {place}",
+        ]
         if aim.get("exercises"):
-            links = [f"  - {_exercise(ledger, name, ids, chapter)}" for name in aim["exercises"]]
+            links = [f"  - {_exercise(ledger, name, ids, entry['chapter'])}" for name in aim["exercises"]]
             lines += ["- **Exercises:**", *links]
         if aim.get("misconceptions"):
             lines += ["- **Refuted by a run:**", *(f"  - {words}" for words in aim["misconceptions"])]
@@ -134,11 +147,11 @@ def map_page(ledger: Ledger) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _exercise(ledger: Ledger, name: str, ids: dict[str, str], chapter: dict[str, str]) -> str:
-    """A link to the exercise in the card's chapter, or in the first other chapter that shows it."""
+def _exercise(ledger: Ledger, name: str, ids: dict[str, str], chapter: int) -> str:
+    """A link to the exercise in the card's chapter or its practice, or on the first other page that shows it."""
     title = exercise_ids(ledger.root, "title").get(name, name.replace("_", " "))
     mark = f'id=\\"cp-{ids.get(name)}\\"'  # as a notebook's JSON has it
-    for page in (chapter["page"], *(other["page"] for other in ledger.chapters.values())):
+    for page in (page for number in (chapter, *ledger.chapters) for page in ledger.pages(number)):
         notebook = ledger.root / f"{page}.ipynb"
         if notebook.is_file() and mark in notebook.read_text("utf8"):
             return f'<a href="../{page}.html#cp-{escape(ids[name])}">{escape(title)}</a>'
@@ -152,15 +165,17 @@ CLAIMS_HEAD = f"""# What the book claims, and what proves it
 
 {NOTE}
 
-Each sentence below was run. You see what it was run on, what came out, and one condition that, changed, makes
-it false. A sentence that stays true whatever is changed would say nothing.
+We ran every sentence below. The page shows the setting, the numbers that came out, and one changed condition that
+makes the sentence false. A sentence that stayed true whatever you changed would say nothing.
 """
 MAP_HEAD = f"""# Learning map
 
 {NOTE}
 
-The course follows eleven cards. For each: what it is for, where it is taught, what you do, which wrong ideas
-it clears away, and which {{doc}}`claims </book/claims>` it rests on.
+The course follows eleven *study cards*, five topics (C1 to C5) and six questions (Q1 to Q6) about chunked
+prefilling, from the chapter on inference of {{cite:t}}`foundations`. For each card, this page lists what you will
+learn, the chapter that teaches it, its exercises, the wrong ideas that it refutes, and the
+{{doc}}`claims </book/claims>` that it rests on.
 """
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 
-# A path that starts at the root of somebody's machine: none of a URL, a closing tag, `and/or`, `tokens/s`.
+# A path that starts at the root of a machine: none of a URL, a closing tag, `and/or`, `tokens/s`.
 _ROOTS = "home|root|Users|usr|tmp|var|opt|mnt|srv|etc|private|content|workspaces?"
 ABSOLUTE = re.compile(rf"(?<![\w.:/<~*-])/(?:{_ROOTS})/[\w.-]+|\b[A-Za-z]:\\+[\w.-]+")
 ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
@@ -25,12 +25,35 @@ EMPTY_ALTS = {"", "figure", "image", "picture", "plot", "chart", "graph", "diagr
 
 # Between ipywidgets 7.7.1, which Colab has, and 8: what only one of the two knows. Held to the installed
 # version 8 by tests/notebooks, and to 7.7.1 by `tools/colab.py check`.
-ONLY_8 = {"ColorsInput", "DatetimePicker", "FloatsInput", "IntsInput", "NaiveDatetimePicker", "Stack",
-          "TagsInput", "TimePicker"}  # fmt: skip
-ONLY_8_ARGUMENTS = {"behavior", "border_bottom", "border_left", "border_right", "border_top",
-                    "description_allow_html", "font_family", "font_size", "font_style", "font_variant",
-                    "playing", "repeat", "tabbable", "text_color", "text_decoration", "titles",
-                    "tooltip"}  # fmt: skip
+ONLY_8 = {
+    "ColorsInput",
+    "DatetimePicker",
+    "FloatsInput",
+    "IntsInput",
+    "NaiveDatetimePicker",
+    "Stack",
+    "TagsInput",
+    "TimePicker",
+}
+ONLY_8_ARGUMENTS = {
+    "behavior",
+    "border_bottom",
+    "border_left",
+    "border_right",
+    "border_top",
+    "description_allow_html",
+    "font_family",
+    "font_size",
+    "font_style",
+    "font_variant",
+    "playing",
+    "repeat",
+    "tabbable",
+    "text_color",
+    "text_decoration",
+    "titles",
+    "tooltip",
+}
 ONLY_7_ARGUMENTS = {"description_tooltip", "overflow_x", "overflow_y"}
 IN_BOTH = {("Button", "tooltip"), ("ToggleButton", "tooltip")}
 
@@ -106,7 +129,7 @@ VOID = {"area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "sou
 
 
 class _Pictures(HTMLParser):
-    """Finds `<svg>` and `<img>` that say nothing to whoever does not see them."""
+    """Finds `<svg>` and `<img>` that say nothing to a reader who does not see them."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -148,7 +171,7 @@ class _Pictures(HTMLParser):
 
 
 def unnamed_pictures(html: str) -> list[str]:
-    """One line for each picture in this HTML that has no words for whoever does not see it."""
+    """One line for each picture in this HTML that has no words for a reader who does not see it."""
     parser = _Pictures()
     parser.feed(html)
     parser.close()

@@ -13,10 +13,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from measured_benches import Document, html, word  # noqa: E402
 
-from chunkprefill.analysis.plots import curve_picture  # noqa: E402
-from chunkprefill.analysis.recorded import VIEWS, recorded, recorded_picture, where_from  # noqa: E402
-from chunkprefill.analysis.style import Picture, Table  # noqa: E402
-from chunkprefill.bench.gpu_equality import TOLERANCES as TYPES  # noqa: E402
+from benchmarks.gpu.equality import TOLERANCES as TYPES  # noqa: E402
+from chunkprefill.plots.prefilling import curve_picture  # noqa: E402
+from chunkprefill.plots.style import Picture, Table  # noqa: E402
+from chunkprefill_course.gpu_recording import VIEWS, recorded, recorded_picture, where_from  # noqa: E402
 
 
 def gpu_blocks(document: Document) -> Iterator[str]:
@@ -29,7 +29,7 @@ def gpu_blocks(document: Document) -> Iterator[str]:
             else ("copy", f"{row['bytes'] / 2**30:,.3g} GiB", f"{row['bytes_a_second'] / 1e12:,.3g} TB/s")
             for row in ceilings
         ]
-        yield "### The two ceilings\n\nWhat the card reached in the same run; fractions below are of these."
+        yield "### The two ceilings\n\nWhat the GPU reached in the same run; the fractions below refer to these."
         yield html(Table(header=("what", "size", "reached"), rows=rows, caption="ceilings"))
     if document["targets"]:
         yield (
@@ -78,7 +78,7 @@ def gpu_pictures(document: Document) -> Iterator[str]:
         f"chunk {row['chunk']:,}: {1e3 * row['s']:,.0f} ms, roofline {1e3 * row['roofline_s']:,.0f}"
         for row in found.rows
     )
-    yield "### Prefilling in chunks, beside what the card allows"
+    yield "### Prefilling in chunks, beside what the GPU allows"
     yield picture(
         recorded_picture(
             "chunks",
@@ -119,7 +119,7 @@ def mixed_picture(document: Document) -> Iterator[str]:
         alt=f"{rows[0]['model']}, a chunk beside {load[0]} decodes at {load[1]:,}. {words}.",
         caption=f"{rows[0]['model']}: a chunk and {load[0]} decodes with {load[1]:,} tokens cached.",
     )
-    yield "### A chunk beside decodes, and what the card allows"
+    yield "### A chunk beside decodes, and what the GPU allows"
     yield picture(shown)
 
 

@@ -17,31 +17,34 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # so that tests may import this
 
 from measured_benches import (  # noqa: E402
     Document,
+    accuracy_blocks,
     analysis_blocks,
     evidence_blocks,
     grade_blocks,
     kernels_blocks,
     overhead_blocks,
+    parts_blocks,
     prefill_blocks,
     profile_blocks,
     schedule_blocks,
     serve_blocks,
     simulate_blocks,
 )
+from measured_engines import openvino_blocks, vllm_blocks  # noqa: E402
 from measured_gpu import gpu_blocks  # noqa: E402
 
-from chunkprefill.analysis.recorded import where_from  # noqa: E402
-from chunkprefill.analysis.style import BADGES  # noqa: E402
+from chunkprefill.plots.style import BADGES  # noqa: E402
+from chunkprefill_course.gpu_recording import ranges, where_from  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "book" / "measurements.md"
-DIGEST = ROOT / "chunkprefill" / "data" / "recorded.json"
+DIGEST = ROOT / "chunkprefill_course" / "data" / "recorded.json"
 HEAD = (
     "# Measurements\n\nWhat was measured, on which machine, when, and at which commit of this course. This "
     "page is made from the files under `benchmarks/results`, which hold the raw samples; nothing on it is "
     "typed by hand. Each file was written by one command, which you can run on your own machine: "
-    "`python -m chunkprefill.bench NAME --out FILE`.\n\n"
-    "Take the ratios for what they say, and the seconds for that machine alone."
+    "`python -m benchmarks NAME --out FILE`.\n\n"
+    "The ratios carry over to other machines better than the seconds do."
 )
 NOT_YET = "Not yet recorded."
 
@@ -50,10 +53,10 @@ NOT_YET = "Not yet recorded."
 
 
 def digested(document: Document) -> dict[str, Any]:
-    """A recording without its raw samples: what a chapter needs."""
+    """A recording without its raw samples, but with their range: what a chapter needs."""
     bulky = ("operators_s", "by_split", "traceback", "warm_s")
     rows = [
-        {key: value for key, value in row.items() if "sample" not in key and key not in bulky}
+        {key: value for key, value in row.items() if "sample" not in key and key not in bulky} | ranges(row)
         for row in document["rows"]
         if row["section"] != "equality"
     ]
@@ -71,12 +74,16 @@ BLOCKS: dict[str, tuple[str, Callable[[Document], Iterator[str]]]] = {
     "gpu": ("On a GPU", gpu_blocks),
     "prefill": ("Chunked prefilling on a CPU", prefill_blocks),
     "serve": ("A served workload on a CPU", serve_blocks),
+    "vllm": ("vLLM on a CPU, our engine, the simulator", vllm_blocks),
+    "openvino": ("OpenVINO on a CPU", openvino_blocks),
     "overhead": ("What scheduling costs", overhead_blocks),
+    "parts": ("The parts of a step, in vLLM and in our engine", parts_blocks),
     "profile": ("Steps under a profiler", profile_blocks),
     "schedule": ("vLLM's rules, step by step", schedule_blocks),
     "simulate": ("The simulator's speed", simulate_blocks),
     "analysis": ("Looking at long runs", analysis_blocks),
     "kernels": ("Priced kernels against published timings", kernels_blocks),
+    "accuracy": ("The simulator against measured runs", accuracy_blocks),
     "grade": ("Grading", grade_blocks),
     "evidence": ("The claims of the book", evidence_blocks),
 }
@@ -95,9 +102,7 @@ def page(documents: Mapping[str, Document]) -> str:
         mine = {name: d for (name, d), kind in zip(documents.items(), known) if kind == bench}
         if not mine:
             if bench == "gpu":
-                parts.append(
-                    f"## {title}\n\n{NOT_YET} `python -m chunkprefill.bench gpu --out FILE` records it."
-                )
+                parts.append(f"## {title}\n\n{NOT_YET} `python -m benchmarks gpu --out FILE` records it.")
             continue
         parts.append(f"## {title}")
         for name, document in mine.items():

@@ -35,7 +35,7 @@ TIMEOUT = 600  # seconds a cell may take
 
 
 class NotebookError(Exception):
-    """What is wrong with one notebook, in words for whoever ran the command."""
+    """What is wrong with one notebook, in words for the person who ran the command."""
 
 
 # --- execute ------------------------------------------------------------------------------------------
@@ -114,8 +114,18 @@ def _failure(path: Path, cell: NotebookNode, index: int, error: Exception) -> st
 
 
 def all_notebooks() -> list[Path]:
-    """Every notebook of the course, in the order of the book."""
-    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+    """Every notebook of the course, in the order of the book: a chapter, its practice, its further reading."""
+    kinds = ("chapter", "practice", "further")
+    return sorted(
+        (ROOT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem[:2], kinds.index(kind(path)))
+    )
+
+
+def kind(path: Path) -> str:
+    """What a notebook is: a "chapter", a chapter's "practice" (exercises or cases), or its "further" reading."""
+    return {"_practice": "practice", "_cases": "practice", "_further": "further"}.get(
+        path.stem[2:], "chapter"
+    )
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from chunkprefill.analysis.plots import filling_picture, mask_picture  # noqa: E402
-from chunkprefill.analysis.style import Canvas, Picture, Table  # noqa: E402
+from chunkprefill.plots.prefilling import filling_picture, mask_picture  # noqa: E402
+from chunkprefill.plots.style import Canvas, Picture, Table  # noqa: E402
 
 PAGE = ROOT / "book" / "primer.md"
 WORDS = ("the", "cat", "sat")
@@ -53,13 +53,13 @@ def attention_sentence() -> str:
     return (
         f"*{WORDS[LAST]}* asks with the query ({QUERY[0]:g}, {QUERY[1]:g}). "
         f"It fits the key of *{WORDS[best]}* best, "
-        f"so {shares[best]:.0%} of what it takes home is the value of *{WORDS[best]}*. "
+        f"so {shares[best]:.0%} of what it collects is the value of *{WORDS[best]}*. "
         f"The mix is ({mixed[0]:.2f}, {mixed[1]:.2f})."
     )
 
 
 def saved_picture() -> Picture:
-    """Tokens that walk through the model to write four: without a cache, and with one."""
+    """Tokens that go through the model to write four: without a cache, and with one."""
     n_prompt, n_output, tall = 5, 4, 34
     canvas = Canvas(2 * (44 + tall * n_output) + 8)
     unit = 300 / (n_prompt + n_output)
@@ -68,7 +68,7 @@ def saved_picture() -> Picture:
         y0 = block * (44 + tall * n_output + 8)
         walks = [1 if cached and k else n_prompt + k for k in range(n_output)]
         totals.append(sum(walks))
-        canvas.text(0, y0 + 20, f"{title}: {sum(walks)} tokens walk", bold=True)
+        canvas.text(0, y0 + 20, f"{title}: {sum(walks)} tokens computed", bold=True)
         for k, n in enumerate(walks):
             y, held = y0 + 34 + k * tall, n_prompt + k - n
             canvas.text(92, y + 20, f"pass {k + 1}", anchor="end")
@@ -79,9 +79,9 @@ def saved_picture() -> Picture:
             canvas.text(116 + (n + held) * unit, y + 20, str(n))
     return canvas.picture(
         alt="Four passes that write four tokens after a prompt of five. "
-        f"With nothing kept, {totals[0]} tokens walk: 5, 6, 7, 8. "
-        f"With keys and values kept, {totals[1]} walk: 5, 1, 1, 1.",
-        caption="Each row is a forward pass. Coloured tokens walk through the model; "
+        f"With nothing kept, {totals[0]} tokens are computed: 5, 6, 7, 8. "
+        f"With keys and values kept, {totals[1]} are: 5, 1, 1, 1.",
+        caption="Each row is a forward pass. Coloured tokens go through the model; "
         "grey ones are read from the cache.",
         badge="drawing",
     )
@@ -98,7 +98,7 @@ PARTS = {
         [5, 1, 1, 1],
         n_prompt=5,
         words=("p", "p", "p", "p", "p", "w", "w", "w"),
-        caption="p: a token of the prompt. w: one that the model wrote. Pass 1 prefills, the rest decode.",
+        caption="p: a token of the prompt. w: a token that the model wrote. Pass 1 prefills, the others decode.",
     )._repr_html_(),
 }
 

@@ -6,14 +6,15 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import chunkprefill as cp  # noqa: E402
+from chunkprefill.scheduling.loop import Policy  # noqa: E402
 
 PICTURE = ROOT / "book/_static/readme.svg"
-BEGIN, END = "<!-- bench:prefill -->", "<!-- /bench:prefill -->"
 
 
 def table(path: Path) -> str:
@@ -27,14 +28,67 @@ def table(path: Path) -> str:
     for n_prompt in sorted({n for n, _ in by}):
         ratios = [by.get((n_prompt, chunk), {}).get("ratio") for chunk in chunks]
         lines.append(f"| {n_prompt:,} | " + " | ".join(f"{r:.2f}" if r else "–" for r in ratios) + " |")
+    return "\n".join([*lines, "", provenance_line(document)]) + "\n"
+
+
+def engines_table(path: Path) -> str:
+    """The ratios beside transformers and vLLM, a row for each piece of work; or that there are none yet."""
+    if not path.is_file():
+        return "Not yet recorded.\n"
+    document = json.loads(path.read_text())
+    rows: dict[str, dict[tuple[str, str], float]] = {}
+    for row in document["rows"]:
+        for engine, ratio in row["ratios"].items():
+            rows.setdefault(work_of(row), {})[row["dtype"], engine] = ratio
+    columns = sorted(
+        {key for ratios in rows.values() for key in ratios}, key=lambda key: (key[1], key[0] != "float32")
+    )
+    lines = ["| work | " + " | ".join(f"{engine}, {dtype}" for dtype, engine in columns) + " |"]
+    lines.append("|:---|" + "---:|" * len(columns))
+    for work, ratios in rows.items():
+        cells = (f"{ratios[key]:.2f}" if key in ratios else "–" for key in columns)
+        lines.append(f"| {work} | " + " | ".join(cells) + " |")
+    if document["clock"] == "cpu":
+        lines += ["", "*Processor time, on a machine that others used.*"]
+    vllm = document["engines"].get("vllm", {}).get("vllm")
+    return "\n".join([*lines, "", provenance_line(document, f", vLLM {vllm}" if vllm else "")]) + "\n"
+
+
+def work_of(row: dict[str, Any]) -> str:
+    """What a row of the engines' bench measured, in words."""
+    if row["work"] == "prefill":
+        whole = row["chunk"] >= row["prompt"]
+        return f"one prompt of {row['prompt']:,}, " + ("whole" if whole else f"chunk {row['chunk']:,}")
+    if row["work"] == "serve":
+        tokens = f"{row['prompt_tokens']:,} + {row['output_tokens']:,} tokens"
+        return f"{row['requests']} requests, {tokens}, budget {row['budget']:,}"
+    return f"{row['sequences']} sequences decode at context {row['context']:,}"
+
+
+def provenance_line(document: dict[str, Any], more: str = "") -> str:
+    """Whose numbers these are, in a line of Markdown."""
     p = document["provenance"]
-    lines += [
-        "",
-        f"*{p['device']}, {p['machine']}, torch {p['torch']}, {p['threads']} threads, "
-        f"transformers {p['versions']['transformers']}, {p['date']}, commit {p['commit'][:8]}"
-        f"{' with uncommitted changes' if p['dirty'] else ''}, seed {p['seed']}.*",
-    ]
-    return "\n".join(lines) + "\n"
+    changed = " with uncommitted changes" if p["dirty"] else ""
+    threads = f"{p['threads']} thread{'' if p['threads'] == 1 else 's'}"
+    return (
+        f"*{p['device']}, {p['machine']}, torch {p['torch']}, {threads}, "
+        f"transformers {p['versions']['transformers']}{more}, {p['date']}, "
+        f"commit {p['commit'][:8]}{changed}, seed {p['seed']}.*"
+    )
+
+
+def filled_readme(text: str) -> str:
+    """The README with each block `<!-- bench:NAME -->` written anew from what was recorded."""
+    results = ROOT / "benchmarks/results"
+    blocks = {
+        "prefill": table(results / "prefill-cpu.json"),
+        "engines": engines_table(results / "engines-cpu.json"),
+    }
+    for name, block in blocks.items():
+        begin, end = f"<!-- bench:{name} -->\n", f"<!-- /bench:{name} -->"
+        before, rest = text.split(begin)
+        text = before + begin + block + end + rest.split(end)[1]
+    return text
 
 
 def drawing() -> str:
@@ -42,7 +96,7 @@ def drawing() -> str:
     chats = [("chat 1", 0.0), ("chat 2", 0.016), ("chat 3", 0.16), ("chat 4", 0.22)]
     requests = [cp.Request(rid, arrival, 200, 60) for rid, arrival in chats]
     requests.insert(2, cp.Request("document", 0.1, 8192, 24))
-    policies = {
+    policies: dict[str, Policy] = {
         "Prefilling first: everybody waits": cp.PrefillFirst(8192),
         "In chunks, in order: newcomers wait": cp.ChunkedPrefill(512),
         "In chunks, shortest first: they pass": cp.ChunkedPrefill(512, order="shortest"),
@@ -58,12 +112,7 @@ def drawing() -> str:
 def main(argv: list[str]) -> int:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    fresh = re.sub(
-        f"{BEGIN}\n.*?{END}",
-        lambda _: f"{BEGIN}\n{table(ROOT / 'benchmarks/results/prefill-cpu.json')}{END}",
-        text,
-        flags=re.DOTALL,
-    )
+    fresh = filled_readme(text)
     svg = drawing()
     if "--check" in argv:
         stale = fresh != text or not PICTURE.is_file() or PICTURE.read_text() != svg

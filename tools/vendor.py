@@ -55,6 +55,13 @@ The woff2 files beside this are Font Awesome 5 Free, under the SIL Open Font Lic
 (https://openfontlicense.org), copyright Fonticons, Inc.
 """
 
+# pyodide's archive has none either; axe-core, which only the tests load, carries the same licence in full.
+MPL_PYODIDE = (
+    "Pyodide is under the Mozilla Public License 2.0, below; its sources are at github.com/pyodide/pyodide.\n"
+    "It contains CPython and its standard library, under the PSF License (docs.python.org/license).\n\n"
+    + (AXE / "axe-core/LICENSE").read_text("utf8")
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
@@ -105,6 +112,20 @@ PACKAGES = (
         ),
         licence_text=BSD_JUPYTER,
     ),
+    Package(  # Python in the page: the core alone, no packages; it is loaded when a reader presses Run
+        name="pyodide",
+        version="314.0.7",
+        licence="MPL-2.0",
+        folder=VENDOR / "pyodide",
+        files=(
+            ("pyodide.mjs", ""),
+            ("pyodide.asm.mjs", ""),
+            ("pyodide.asm.wasm", ""),
+            ("python_stdlib.zip", ""),
+            ("pyodide-lock.json", ""),
+        ),
+        licence_text=MPL_PYODIDE,
+    ),
     Package(
         name="axe-core",
         version="4.14.1",
@@ -144,9 +165,57 @@ def fetch(package: Package) -> None:
         (package.folder / "LICENSE").write_text(package.licence_text, encoding="utf8")
 
 
+EDITOR = ROOT / "tools/editor"  # what the editor is made of, pinned in its package.json
+EDITOR_OUT = VENDOR / "codemirror"
+
+
+def bundle() -> None:
+    """Bundle CodeMirror and `tools/editor/editor.mjs` into one module, with the licences of all its parts."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in EDITOR.iterdir():
+            shutil.copy(file, folder)
+        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"]
+        subprocess.run(npm, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(EDITOR_OUT, ignore_errors=True)
+        EDITOR_OUT.mkdir(parents=True)
+        command = [
+            "npx",
+            "esbuild",
+            "editor.mjs",
+            "--bundle",
+            "--minify",
+            "--format=esm",
+            "--legal-comments=none",
+        ]
+        subprocess.run(
+            [*command, f"--outfile={EDITOR_OUT / 'editor.js'}"], cwd=folder, check=True, capture_output=True
+        )
+        texts = []
+        for part in sorted(editor_parts()):
+            text = (folder / "node_modules" / part / "LICENSE").read_text("utf8").strip()
+            texts.append(f"{part} {editor_parts()[part]}\n\n{text}\n")
+        (EDITOR_OUT / "LICENSE").write_text("\n---\n\n".join(texts), encoding="utf8")
+
+
+def editor_parts() -> dict[str, str]:
+    """The packages that the bundle is made of: name -> version."""
+    return json.loads((EDITOR / "package.json").read_text("utf8"))["dependencies"]
+
+
 def inventory(folder: Path) -> list[dict]:
     """What `VERSIONS.json` says of the packages under `folder`: name, version, licence, files with sha256."""
-    return [
+    made = [
+        {
+            "name": "codemirror",
+            "version": editor_parts()["@codemirror/view"],
+            "licence": "MIT",
+            "files": {
+                path.relative_to(folder).as_posix(): sha256(path) for path in sorted(EDITOR_OUT.rglob("*"))
+            },
+        }
+    ]
+    return (made if folder == VENDOR else []) + [
         {
             "name": package.name,
             "version": package.version,
@@ -180,6 +249,8 @@ def problems() -> list[str]:
             if sha256(here[name]) != wanted[name]
         ]
         pinned = {p.name: p.version for p in PACKAGES if p.folder.parent == folder}
+        if folder == VENDOR:
+            pinned["codemirror"] = editor_parts()["@codemirror/view"]
         if {p["name"]: p["version"] for p in listed} != pinned:
             found.append(f"{folder.name}/VERSIONS.json: its versions are not those pinned in tools/vendor.py")
     return found
@@ -200,6 +271,8 @@ def main() -> int:
     for package in PACKAGES:
         print(f"{package.name} {package.version} ({package.licence})", flush=True)
         fetch(package)
+    print("codemirror, bundled (MIT)", flush=True)
+    bundle()
     for folder in (VENDOR, AXE):
         (folder / "VERSIONS.json").write_text(json.dumps(inventory(folder), indent=1) + "\n", encoding="utf8")
     return 0

@@ -4,7 +4,8 @@
   index outside the search page, formulas and widgets only where there are any, `course.js` only beside an
   element of the course. Nothing comes from another host, and all of it works from `file://`.
 - The role {badge}`measured` (counted, simulated, published, drawing) says where a figure comes from.
-- A long cell of code starts folded, for who reads on a phone; what came out of it does not.
+- A long cell of code starts folded, for who reads on a phone; what came out of it does not. A claim's long
+  table of numbers folds behind its verdict.
 - Every table scrolls inside its own frame; an image or a drawing without a text is a warning.
 - A build that warned is not remembered: the next one reads every page again and warns again.
 """
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from folds import fold_code, fold_evidence
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 
-BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.analysis.style` draws the same ones
+BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.plots.style` draws the same ones
     "measured": ("measured here", "timed by the cell beside it, on the machine that ran it"),
     "counted": ("counted here", "counted by the cell beside it; the same on every machine"),
     "simulated": ("simulated", "computed by the course's simulator from a cost model, not timed"),
@@ -31,10 +33,12 @@ BADGES = {  # kind -> (what the badge says, what it means); `chunkprefill.analys
     "published": ("published", "taken from the source named beside it"),
     "drawing": ("drawing", "drawn to explain; its proportions were not measured"),
 }
-LONG_CODE = 12  # lines of a cell that a phone shows at once
 FORMS = re.compile(
     r'class="[^"]*\bcp-(el|explorer)\b|vnd\.jupyter\.widget-view'
 )  # marks of what course.js serves
+LIVE = re.compile(
+    r"data-starter=|data-lab|data-advice|class=\"cp-(explorer|clinic)\""
+)  # what live.js serves: code, explorers, the clinic, the laboratory
 OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that uses it contains
     "thebe": re.compile(r"(?!)"),  # nothing does
     "copybutton": re.compile(r'<div class="highlight'),
@@ -45,6 +49,9 @@ OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that u
     "mystnb": re.compile(r'class="[^"]*\bcell\b'),
     "exercise.css": re.compile(r'class="[^"]*(exercise|solution)'),
     "course.js": FORMS,
+    "live.js": LIVE,
+    "lab.js": re.compile(r"data-lab"),
+    "live.css": LIVE,
     "elements.css": FORMS,
 }
 SPEAKS = ("aria-label", "aria-labelledby", "aria-hidden")
@@ -88,29 +95,71 @@ def frame_tables(html: str) -> str:
     return re.sub(pattern, lambda m: m[0] if m[1] else f"{frame}{m[2]}</div>", html, flags=re.S)
 
 
+NUMBER = re.compile(
+    r"[≈~<>≤≥±+−–-]{0,2}\s?\d[\d,.  ]*\s?(?:%|×|[µmnkMGT]?s|min|ms|[kMGT]i?B(?:/s)?|B|tokens?(?:/s)?|steps?(?:/s)?|"
+    r"requests?/s|TFLOP/s|tok/s|blocks?)?(?:\s?\([^)]{1,12}\))?"
+)
+
+
+def aligned(html: str) -> str:
+    """Cells that hold a number, with or without a unit, get a class: right-aligned, never broken in two."""
+
+    def mark(found: re.Match[str]) -> str:
+        opening, inner = found.groups()
+        text = re.sub(r"<[^>]+>", "", inner).strip()
+        if "class=" in opening or not NUMBER.fullmatch(text):
+            return found[0]
+        return f'{opening[:-1]} class="cp-num">{inner}</td>'
+
+    return re.sub(r"(<td[^>]*>)((?:(?!</td>).)*)</td>", mark, html, flags=re.S)
+
+
+def named_frames(html: str) -> str:
+    """A scrolling frame is called by its caption, or by its columns: "table" names nothing."""
+
+    def name(found: re.Match[str]) -> str:
+        frame, table = found.groups()
+        caption = re.search(r"<caption[^>]*>(.*?)</caption>", table, re.S)
+        heads = re.findall(r"<th[^>]*>(.*?)</th>", table.partition("</thead>")[0], re.S)
+        words = caption[1] if caption else ", ".join(heads)
+        label = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", words)).strip(" ,") or "table"
+        frame = re.sub(r' (?:role|tabindex|aria-label)="[^"]*"', "", frame)
+        label = label.replace('"', "&quot;")[:120]
+        return f'{frame[:-1]} role="group" tabindex="0" aria-label="Table: {label}">{table}'
+
+    frames = r'(<div class="(?:pst-scrollable-table-container|cp-table)"[^>]*>)\s*(<table.*?</table>)'
+    return re.sub(frames, name, html, flags=re.S)
+
+
+def with_letters(html: str) -> str:
+    """A glossary with its letters above it: each leads to the first term that begins so."""
+    first: dict[str, str] = {}
+    for id, term in re.findall(r'<dt id="(term-[^"]+)"[^>]*>(.*?)</dt>', html, re.S):
+        letter = re.sub(r"<[^>]+>", "", term).strip()[:1].upper()
+        if letter.isalpha():
+            first.setdefault(letter, id)
+    links = "".join(f'<a href="#{id}">{letter}</a>' for letter, id in sorted(first.items()))
+    bar = f'<nav class="cp-az" aria-label="Letters">{links}</nav>'
+    return (
+        html.replace('<dl class="simple glossary">', f'{bar}<dl class="simple glossary">', 1)
+        if first
+        else html
+    )
+
+
+def drop_what_needs_a_kernel(app: Sphinx, doctree: Any) -> None:
+    """A page has no kernel: no setup cell, no check that says that nothing was attempted."""
+    for cell in list(doctree.findall(nodes.container)):
+        if "cell" not in cell.get("classes", ()) or cell.parent is None:
+            continue
+        text = cell.astext()
+        if "written by tools/colab.py" in text or "○ Not attempted." in text:
+            cell.parent.remove(cell)
+
+
 def without_icon_program(head: str) -> str:
     """The head without fontawesome.js (1.5 MB): `icons.css` draws the dozen icons that the theme uses."""
     return re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
-
-
-def fold_code(html: str) -> str:
-    """Fold each cell of more than `LONG_CODE` lines behind a line that says how many they are."""
-
-    def fold(found: re.Match[str]) -> str:
-        opening, code = found.groups()
-        n_lines = code[code.index("<pre>") : code.index("</pre>")].count("\n")
-        if n_lines <= LONG_CODE:
-            return found[0]
-        states = (("collapsed", "Show"), ("expanded", "Hide"))
-        names = "".join(
-            f'<p class="{state} admonition-title">{verb} the code, {n_lines} lines</p>'
-            for state, verb in states
-        )
-        summary = f'<details class="admonition hide above-input"><summary>{names}</summary>'
-        return f"{opening}{summary}{code}</details>"
-
-    cell = r'(<div class="cell\b[^"]*">\s*)(<div class="cell_input\b[^"]*">.*?</pre></div>\s*</div>\s*</div>)'
-    return re.sub(cell, fold, html, flags=re.S)
 
 
 def spoken(html: str) -> str:
@@ -127,9 +176,14 @@ def spoken(html: str) -> str:
 def mended(page: str) -> str:
     """The page's frame with what axe-core finds wrong in the theme put right.
 
-    The sidebar becomes a landmark. The search button loses its printed shortcut, which its name does not hold
-    (the keys still work).
+    The sidebar becomes a landmark, and its folds say whose pages they hold. The search button loses its
+    printed shortcut, which its name does not hold (the keys still work).
     """
+    page = re.sub(
+        r'(<li class="toctree-l1[^"]*has-children"><a [^>]*>([^<]*)</a><details[^>]*>)<summary>',
+        r'\1<summary aria-label="Pages below \2">',
+        page,
+    )
     page = page.replace(
         '<div id="pst-primary-sidebar"',
         '<div role="complementary" aria-label="Book" id="pst-primary-sidebar"',
@@ -138,6 +192,46 @@ def mended(page: str) -> str:
         r'(<button class="btn search-button-field.*?)<span class="search-button__kbd-shortcut">.*?</span>'
     )
     return re.sub(button, r"\1", page, flags=re.S)
+
+
+def styled_once(html: str) -> str:
+    """A page's forms each bring their style, for a cell that stands alone; in a page each style is sent once.
+
+    Twenty equal style sheets make a phone match twenty times as many rules, at load and at each tap.
+    """
+    seen: set[str] = set()
+
+    def once(found: re.Match[str]) -> str:
+        if found[0] in seen:
+            return ""
+        seen.add(found[0])
+        return found[0]
+
+    return re.sub(r"<style>[^<]*</style>", once, html)
+
+
+def tab_stops(html: str) -> str:
+    """A block of code can be reached by keyboard from the start; `reader.js` takes back what need not scroll."""
+    return re.sub(r'(<div class="highlight">)<pre>', r'\1<pre tabindex="0">', html)
+
+
+THEME = "_static/scripts/pydata-sphinx-theme.js"
+MEASURES_ALL = ".forEach(e=>{e.tabIndex=e.scrollWidth>e.clientWidth||e.scrollHeight>e.clientHeight?0:-1})"
+
+
+def calm_theme(app: Sphinx, exception: Exception | None) -> None:
+    """Take out of the theme's script what measures every box of a page at load and after each change.
+
+    It reads and writes in turn, which lays a long page out again for each box; `reader.js` does it in time.
+    """
+    script = Path(app.outdir, THEME)
+    if exception is not None or app.builder.name != "html":
+        return
+    text = script.read_text("utf8") if script.is_file() else ""
+    if MEASURES_ALL in text:
+        script.write_text(text.replace(MEASURES_ALL, ""), "utf8")
+    elif "scrollHeight>e.clientHeight" in text or not text:
+        LOGGER.warning("%s is not the script that calm_theme knows", THEME, type="coursebook")
 
 
 def without_search_index(head: str) -> str:
@@ -158,7 +252,11 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
     context["without_search_index"] = without_search_index
     body = context.get("body", "")
     if body:
-        context["body"] = body = fold_code(frame_tables(spoken(body)))
+        if pagename.endswith("/glossary"):
+            body = with_letters(body)
+        body = styled_once(body)
+        body = fold_evidence(fold_code(named_frames(aligned(frame_tables(spoken(body))))))
+        context["body"] = body = tab_stops(body)
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")
@@ -209,8 +307,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect all of it; called by Sphinx."""
     app.add_role("badge", badge)
     app.connect("config-inited", drop_thebe, priority=999)
+    app.connect("doctree-read", drop_what_needs_a_kernel)
     app.connect("env-get-outdated", outdated_look)
     app.connect("html-page-context", lighten_page, priority=999)
+    app.connect("build-finished", calm_theme, priority=998)
     app.connect("build-finished", forget_warned, priority=999)
-    edition = zlib.crc32(Path(__file__).read_bytes())  # a changed extension reads every page again
+    sources = (Path(__file__), Path(__file__).with_name("folds.py"))
+    edition = zlib.crc32(b"".join(path.read_bytes() for path in sources))  # changed: read every page again
     return {"version": "1", "env_version": edition, "parallel_read_safe": True, "parallel_write_safe": True}

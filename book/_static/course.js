@@ -30,7 +30,53 @@
     try { localStorage.setItem(KEY + id, value); return true; } catch { return false; }
   };
 
+  // A guess may be a number too. `chunkprefill_course/forms/guess.py` says the same in a notebook.
+  const NEAR = 1.05;
+  const offBy = (guess, found) => {
+    const numbers = (found.match(/\d[\d,]*(?:\.\d+)?/g) || []).map((text) => Number(text.replace(/,/g, "")));
+    const low = Math.min(...numbers), high = Math.max(...numbers);
+    if (!numbers.length || low <= 0 || !(guess > 0 && guess < Infinity)) return "";
+    if (low <= guess && guess <= high && low < high) return "within the range";
+    const factor = guess < low ? low / guess : guess / high;
+    if (factor <= NEAR) return "close";
+    return `off by ${factor < 9.95 ? factor.toFixed(1) : Math.round(factor).toLocaleString("en-US")}×`;
+  };
+  const numberField = (id, unit, changed) => {
+    const label = make("label", { class: "cp-number" }, "As a number, if you like: ");
+    const input = make("input", { type: "number", min: "0", step: "any", inputmode: "decimal", value: kept(`${id}:number`) || "" });
+    input.addEventListener("change", () => { keep(`${id}:number`, input.value); changed(); });
+    label.append(input, ` ${unit}`);
+    return label;
+  };
+
+  // What was measured stays covered until the reader has predicted, or asks to see it.
+  const cover = (box) => {
+    const id = box.dataset.recall;
+    if (kept(id) || kept(`${id}:number`) || box.querySelector(".cp-cover")) return;
+    const ask = make("div", { class: "cp-cover", role: "group", "aria-label": "Your prediction, before the answer" });
+    ask.append(make("p", {}, "You have not predicted this yet. What do you think?"));
+    const uncover = () => { ask.remove(); box.classList.remove("cp-covered"); };
+    for (const row of all("li[data-key]", box)) {
+      const button = make("button", { type: "button" }, row.querySelector(".cp-text").textContent);
+      button.addEventListener("click", () => {
+        keep(id, row.dataset.key);
+        uncover();
+        all(`[data-recall="${id}"]`).forEach(recall);
+        say(box.querySelector(".cp-mine").textContent);
+      });
+      ask.append(button);
+    }
+    if (box.dataset.number) ask.append(numberField(id, box.dataset.number, () => {}));
+    const show = make("button", { type: "button", class: "cp-show" }, "Show me");
+    show.addEventListener("click", () => { uncover(); recall(box); });
+    ask.append(show);
+    box.prepend(ask);
+    box.classList.add("cp-covered");
+  };
+
   const recall = (box) => {
+    const guess = kept(`${box.dataset.recall}:number`);
+    if (kept(box.dataset.recall) || guess) { box.querySelector(".cp-cover")?.remove(); box.classList.remove("cp-covered"); }
     const id = box.dataset.recall, mine = kept(id), line = box.querySelector(".cp-mine");
     for (const row of all("li[data-key]", box)) row.classList.toggle("cp-yours", row.dataset.key === mine);
     const row = all("li[data-key]", box).find((item) => item.dataset.key === mine);
@@ -39,7 +85,12 @@
     if (row) {
       line.append(make("strong", {}, "You predicted: "), row.querySelector(".cp-text").textContent);
       line.append(" ", row.hasAttribute("data-right") ? "That is what was measured." : "That is not what was measured.");
-    } else {
+    }
+    if (guess && box.dataset.number) {
+      const off = offBy(Number(guess), box.dataset.value);
+      line.append(" Your number: ", make("strong", {}, `${guess} ${box.dataset.number}${off ? `, ${off}` : ""}.`));
+    }
+    if (!row && !guess) {
       line.append("You have made no prediction yet. ", make("a", { href: `#cp-${id}` }, "The question is further up."));
     }
   };
@@ -60,6 +111,10 @@
         all(`[data-recall="${id}"]`).forEach(recall);
       });
     }
+    if (box.dataset.number) {
+      const field = numberField(id, box.dataset.number, () => all(`[data-recall="${id}"]`).forEach(recall));
+      box.querySelector("fieldset").append(field);
+    }
   };
 
   // --- choices: the reply is shown by CSS; here it is spoken --------------------------------------------
@@ -70,6 +125,7 @@
   };
 
   // --- orders: cards that are moved by button, key or drag, and played from a table of states -----------
+  const ORDER = "chunkprefill:order:";
   const PAUSE = 900; // ms between two steps of an order that is played
   const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -83,6 +139,7 @@
     const show = (name, text) => {
       stage.innerHTML = states[name].picture;
       if (said.textContent !== text) said.textContent = text; // a status that is set anew is read out again
+      if (name) said.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
     };
     const clear = () => {
       playing += 1;
@@ -94,6 +151,7 @@
       to = Math.max(0, Math.min(last, to));
       if (to === from) return;
       list.insertBefore(card, cards()[to + (to > from ? 1 : 0)] || null);
+      try { localStorage.setItem(ORDER + box.dataset.id, cards().map((each) => each.dataset.key).join(" ")); } catch { /* not kept */ }
       clear();
       say(`“${words(card)}” is now number ${to + 1} of ${last + 1}.`);
     };
@@ -116,6 +174,10 @@
       }
     };
 
+    const mine = (() => { try { return (localStorage.getItem(ORDER + box.dataset.id) || "").split(" "); } catch { return []; } })();
+    if (mine.length === cards().length && cards().every((card) => mine.includes(card.dataset.key))) {
+      cards().sort((a, b) => mine.indexOf(a.dataset.key) - mine.indexOf(b.dataset.key)).forEach((card) => list.append(card));
+    }
     for (const card of cards()) {
       const text = words(card);
       const grip = make("button", { type: "button", class: "cp-grip", "aria-label": `Move: ${text} Use the arrow keys, or drag.` }, "⠿");
@@ -138,6 +200,9 @@
         grip.setPointerCapture(event.pointerId);
         card.classList.add("cp-held");
         const drag = (e) => {
+          const edge = 70; // near an edge the page moves, so that a card can go further than the screen
+          if (e.clientY < edge) scrollBy(0, -16);
+          else if (e.clientY > innerHeight - edge) scrollBy(0, 16);
           const over = cards().findIndex((other) => e.clientY < other.getBoundingClientRect().bottom);
           const to = over < 0 ? cards().length - 1 : over;
           if (to !== cards().indexOf(card)) { move(card, to); grip.setPointerCapture(event.pointerId); }
@@ -169,6 +234,7 @@
     all(".cp-choice").forEach(choice);
     all(".cp-predict").forEach(predict);
     all(".cp-recall").forEach(recall);
+    all(".cp-recall").forEach(cover);
     all(".cp-order").forEach(order);
     if (document.querySelector('script[type="application/vnd.jupyter.widget-view+json"]')) {
       new MutationObserver(nameSliders).observe(document.body, { childList: true, subtree: true });

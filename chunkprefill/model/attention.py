@@ -23,7 +23,7 @@ def bottom_right_mask(n_queries: int, n_keys: int, device: torch.device | str = 
     return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type to compute norms, softmax and logits in: half precision overflows or rounds too coarsely."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -35,7 +35,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     n_queries, n_heads, head_dim = q.shape
     n_keys, n_kv_heads, _ = k.shape
-    wide = at_least_float32(q.dtype)
+    wide = accumulation_dtype(q.dtype)
     k, v = (x.to(wide).repeat_interleave(n_heads // n_kv_heads, dim=1) for x in (k, v))  # [S, H, D]
     scores = torch.einsum("thd,shd->hts", q.to(wide), k) * head_dim**-0.5
     scores.masked_fill_(~bottom_right_mask(n_queries, n_keys, q.device), -torch.inf)
@@ -46,6 +46,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same function through torch's fused kernels, with no T × S table in memory; shapes as above."""
     n_queries, n_heads, _ = q.shape
     n_keys, n_kv_heads, _ = k.shape
+    if q.device.type == "cpu" and n_queries >= 16 and _multiplies_bfloat16(q.dtype):
+        return _tiles(q, k, v)
     if q.device.type == "cpu" and _FLASH_CPU is not None and n_queries < n_keys:
         return _prefix_and_diagonal(q, k, v)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # [1, heads, T or S, D]
@@ -98,6 +100,43 @@ def _prefix_and_diagonal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.permute(2, 0, 1, 3).reshape(n_queries, n_heads, head_dim)
 
 
+def _multiplies_bfloat16(dtype: torch.dtype) -> bool:
+    """Whether these are bfloat16 numbers on a CPU that has products of them."""
+    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+TILE_SCORES = 1 << 22  # scores held at a time: 8 MiB of bfloat16
+
+
+def _tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scores, softmax and values as plain products, some queries at a time; bfloat16 on a CPU.
+
+    torch's fused kernel multiplies bfloat16 at the speed of float32 on CPUs without matrix tiles. Two products
+    of oneDNN take half the time. Scores and probabilities are rounded to bfloat16, as `transformers` rounds
+    them without a fused kernel; the softmax itself is summed in float32.
+    """
+    n_queries, n_heads, head_dim = q.shape
+    n_keys, n_kv_heads, _ = k.shape
+    start, group = n_keys - n_queries, n_heads // n_kv_heads
+    rows = max(16, min(128, TILE_SCORES // (n_heads * n_keys)))
+    q = (q * head_dim**-0.5).view(n_queries, n_kv_heads, group, head_dim).permute(1, 0, 2, 3)
+    k, v = k.permute(1, 2, 0), v.transpose(0, 1)  # [Hkv, D, S], [Hkv, S, D]
+    future = ~bottom_right_mask(rows, rows, q.device)[:, None, :]  # [rows, 1, rows], for each head of a group
+    out = q.new_empty((n_queries, n_heads, head_dim))
+    for first in range(0, n_queries, rows):
+        n = min(rows, n_queries - first)
+        seen = start + first + n
+        tile = q[:, first : first + n].reshape(
+            n_kv_heads, n * group, head_dim
+        )  # the group folds into the rows
+        scores = torch.bmm(tile, k[:, :, :seen])  # [Hkv, rows G, S]
+        own = scores.view(n_kv_heads, n, group, seen)[..., seen - n :]
+        own.masked_fill_(future[:n, :, :n], -torch.inf)
+        found = torch.bmm(scores.softmax(-1), v[:, :seen]).view(n_kv_heads, n, group, head_dim)
+        out[first : first + n] = found.transpose(0, 1).flatten(1, 2)
+    return out
+
+
 def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same function by flash attention's kernel on a GPU; its `is_causal` is bottom-right.
 
@@ -117,7 +156,7 @@ BACKENDS: dict[str, Attention] = {"reference": reference, "sdpa": sdpa}
 def backend_named(name: str) -> Attention:
     """The attention of one sequence by this name; ValueError lists the names there are.
 
-    `varlen` packs many sequences into a launch (see `model.ragged`); `flash` is the same kernel for one.
+    `varlen` packs many sequences into a launch (see `model.batch_attention`); `flash` is the same kernel for one.
     """
     if name == "varlen":
         return flash

@@ -11,12 +11,14 @@ from importlib.util import find_spec
 import torch
 
 from chunkprefill.model.attention import backend_named
+from chunkprefill.model.config import Config
+from chunkprefill.model.paged_decode_cpu import can_walk
 
 
 def backend_for(name: str | None, device: torch.device | str, dtype: torch.dtype) -> str:
     """The name itself, or with None the fastest that runs there: `varlen` if it can, else `sdpa`.
 
-    ValueError for a name that is none, and for `varlen` where it cannot run, with the reason.
+    ValueError for an unknown name, and for `varlen` where it cannot run, with the reason.
     """
     why = why_not_varlen(torch.device(device), dtype)
     if name is None:
@@ -49,8 +51,16 @@ def why_not_varlen(device: torch.device, dtype: torch.dtype) -> str | None:
     return None if varlen_parameters() else f"torch {torch.__version__} has no varlen_attn"
 
 
-def walks(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Whether our own kernel for decoding steps can run: where `varlen` can, with triton and a C compiler."""
+def walks(backend: str, device: torch.device, dtype: torch.dtype, config: Config) -> bool:
+    """Whether our own kernel for decoding steps runs beside this backend.
+
+    With `varlen`, on a GPU, it needs triton; with `sdpa` it runs on a CPU. Both need a C compiler.
+    """
+    head_dim = config.head_dim
+    if device.type == "cpu":
+        return backend == "sdpa" and can_walk(dtype, head_dim, config.n_heads // config.n_kv_heads)
+    if backend != "varlen":
+        return False
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     known = find_spec("triton") is not None and compiler is not None
     return known and head_dim >= 16 and head_dim & (head_dim - 1) == 0 and not why_not_varlen(device, dtype)

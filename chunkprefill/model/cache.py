@@ -15,11 +15,12 @@ from chunkprefill.model.config import Config
 class KVCache:
     """Keys and values of up to `max_len` positions of one sequence, in every layer.
 
-    `length` says how many positions are filled. Whoever runs a forward pass advances it once, afterwards:
+    `length` says how many positions are filled. The caller of a forward pass advances it once, afterwards:
     all layers of one pass write to the same positions. `backend` names the attention that reads the cache:
     `reference`, `sdpa` or `varlen`; None takes the fastest that runs there.
-    Raises ValueError for a `max_len` below 1 or beyond the positions that the model was made for, and for a
-    `dtype` that is no floating-point `torch.dtype`.
+    Raises ValueError for a `max_len` below 1 or beyond the positions that the model was made for, for a
+    `dtype` that is no floating-point `torch.dtype`, for a device that torch cannot use here, and for a
+    `length` that is below 0 or beyond what has been written.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class KVCache:
         device: torch.device | str = "cpu",
         backend: str | None = None,
     ) -> None:
+        if not isinstance(config, Config):
+            raise ValueError(f"config is {config!r}: a Config is needed, such as model.config")
         whole = hasattr(max_len, "__index__") and not isinstance(max_len, bool)
         if not whole or not 1 <= max_len <= config.max_positions:
             raise ValueError(
@@ -38,12 +41,28 @@ class KVCache:
             )
         self.config = config
         self.max_len = max_len
-        self.length = 0
+        self._length = 0
+        self._written = 0  # positions that hold keys and values, whether or not they still count
+        device = usable(device)
         self._attention = backend_named(backend_for(backend, device, floating(dtype)))
         # A head's positions lie side by side: what attention reads is one strip of memory a head.
         shape = (config.n_layers, config.n_kv_heads, max_len, config.head_dim)
         self.keys = torch.zeros(shape, dtype=floating(dtype), device=device)  # [L, Hkv, max_len, D]
         self.values = torch.zeros_like(self.keys)
+
+    @property
+    def length(self) -> int:
+        """Positions that count; set it lower to drop the last ones, or higher after they were written."""
+        return self._length
+
+    @length.setter
+    def length(self, length: int) -> None:
+        whole = hasattr(length, "__index__") and not isinstance(length, bool)
+        if not whole or not 0 <= length <= self._written:
+            raise ValueError(
+                f"length is {length!r}; a whole number from 0 to the {self._written} positions written is needed"
+            )
+        self._length = int(length)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +95,7 @@ class KVCache:
         end = start + k.shape[0]
         self.keys[layer, :, start:end] = k.transpose(0, 1)
         self.values[layer, :, start:end] = v.transpose(0, 1)
+        self._written = max(self._written, end)
 
     def window(self, length: int, *, emits: bool = True) -> Window:
         """The next `length` positions; with `emits`, the logits of the last one are wanted."""
@@ -91,6 +111,31 @@ def floating(dtype: torch.dtype) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype!r}: a floating-point type is needed, such as torch.float32")
     return dtype
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """The device, if torch can compute on it here; ValueError says what is missing, in one line."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(
+            f"device is {device!r}: a name is needed that torch knows, 'cpu' or 'cuda'"
+        ) from None
+    if found.type == "meta":
+        raise ValueError("device is 'meta': it holds no numbers to compute with")
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (found.index or 0) >= count:
+            raise ValueError(
+                f"device is {str(device)!r}, and torch finds {count} CUDA devices here; use 'cpu'"
+            )
+        return found
+    try:
+        torch.empty(1, device=found).sum()
+    except Exception as error:  # each backend fails in its own way
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"device is {str(device)!r}, which torch cannot use here: {said[:80]}") from None
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
+from chunkprefill.model.rope import RopeScaling
+from chunkprefill.scheduling.core import whole_number
+from chunkprefill.whole import as_real, flag
 
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """Llama 3's stretching of RoPE: slow frequencies are divided by `factor`, fast ones stay, a ramp between.
-
-    Source: "The Llama 3 Herd of Models", 2024, and the released code; the keys are those of `config.json`.
-    """
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_positions: int
-
-    def __post_init__(self) -> None:
-        if not self.factor >= 1 or not 0 < self.low_freq_factor < self.high_freq_factor:
-            raise ValueError(f"RoPE scaling needs factor >= 1 and 0 < low < high frequency factor: {self}")
-        if self.original_positions < 1:
-            raise ValueError(f"RoPE scaling: original_positions is {self.original_positions}, not >= 1")
+SIZES = ("n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "d_model", "d_ff", "max_positions")
+FLAGS = ("tied", "qkv_bias", "o_bias", "mlp_bias", "qk_norm")
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,7 @@ class Config:
     d_ff: int = 0  # width of the MLP
     max_positions: int = 8192  # tokens in the longest sequence the model was made for
     rope_theta: float = 10_000.0
-    rope_scaling: Llama3Scaling | None = None
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
     tied: bool = False  # the head is the embedding
     qkv_bias: bool = False  # Qwen2
@@ -54,24 +43,42 @@ class Config:
     mlp_bias: bool = False
     qk_norm: bool = False  # Qwen3: RMSNorm over each query and key head
     family: str = "llama"
+    n_experts: int = 0  # of a layer, each an MLP `d_ff` wide; 0: one MLP for all tokens
+    n_active: int = 0  # experts that each token passes through
 
     def __post_init__(self) -> None:
         if not self.d_model:
             object.__setattr__(self, "d_model", self.n_heads * self.head_dim)
         if not self.d_ff:
             object.__setattr__(self, "d_ff", 16 * math.ceil(self.d_model / 6))
-        for name in (
-            "n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "d_model", "d_ff", "max_positions",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is {value!r}, a whole number of at least 1 is needed")
+        for name in SIZES:
+            self._hold_whole(name, 1)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads")
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}; RoPE turns pairs, so it must be even")
+        for name in ("n_experts", "n_active"):
+            self._hold_whole(name, 0)
+        if self.n_active > self.n_experts or (self.n_experts and not self.n_active):
+            raise ValueError(f"n_active is {self.n_active}: a token passes 1 to {self.n_experts} experts")
+        for name in ("rope_theta", "norm_eps"):
+            if (number := as_real(getattr(self, name))) is None:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, a number is needed")
+            object.__setattr__(self, name, number)
         if not (0 < self.rope_theta < math.inf and 0 <= self.norm_eps < 1):
             raise ValueError(f"rope_theta {self.rope_theta} or norm_eps {self.norm_eps} is out of range")
+        for name in FLAGS:
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, get_args(RopeScaling)):
+            kinds = ", ".join(kind.__name__ for kind in get_args(RopeScaling))
+            raise ValueError(f"rope_scaling is {self.rope_scaling!r}: {kinds} or None is needed")
+
+    def _hold_whole(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        try:
+            object.__setattr__(self, name, whole_number(name, value, least))
+        except ValueError:
+            raise ValueError(f"{name} is {value!r}, a whole number of at least {least} is needed") from None
 
     @property
     def d_q(self) -> int:
@@ -84,9 +91,29 @@ class Config:
         return self.n_kv_heads * self.head_dim
 
     @property
+    def expert_params(self) -> int:
+        """Weights of one layer's MLP, or of one of its experts."""
+        return 3 * self.d_model * self.d_ff
+
+    @property
     def linear_params(self) -> int:
-        """Weights in the matrices of one layer; every token multiplies each of them once."""
-        return self.d_model * (2 * self.d_q + 2 * self.d_kv + 3 * self.d_ff)
+        """Weights in the matrices of one layer that a token multiplies, each once (its own experts only)."""
+        shared = self.d_model * (2 * self.d_q + 2 * self.d_kv + self.n_experts)  # the last: the router
+        return shared + max(self.n_active, 1) * self.expert_params
+
+    @property
+    def layer_params(self) -> int:
+        """Weights in the matrices of one layer, those of all its experts included."""
+        return self.linear_params + max(self.n_experts - self.n_active, 0) * self.expert_params
+
+    def experts_touched(self, n_tokens: int) -> float:
+        """Experts of a layer that `n_tokens` tokens pass through, on average, if each draws its own evenly.
+
+        E(1 - (1 - k/E)^n): k for one token, near E for many. Real routers are uneven and touch fewer.
+        """
+        if not self.n_experts:
+            return 1.0 if n_tokens else 0.0
+        return self.n_experts * (1 - (1 - self.n_active / self.n_experts) ** n_tokens)
 
     @property
     def head_params(self) -> int:
@@ -97,7 +124,7 @@ class Config:
     def n_params(self) -> int:
         """All parameters; a tied head is counted once."""
         qkv = self.d_q + 2 * self.d_kv
-        layer = self.linear_params + 2 * self.d_model + 2 * self.head_dim * self.qk_norm
+        layer = self.layer_params + 2 * self.d_model + 2 * self.head_dim * self.qk_norm
         layer += (
             qkv * self.qkv_bias + self.d_model * self.o_bias + (2 * self.d_ff + self.d_model) * self.mlp_bias
         )
@@ -122,9 +149,3 @@ class Config:
     def head_flops(self, n_rows: int = 1) -> int:
         """Operations of the head for `n_rows` rows that emit a token."""
         return 2 * self.head_params * n_rows
-
-
-TINY = Config(n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=256, d_ff=128)
-LLAMA3_8B = Config(
-    n_layers=32, n_heads=32, n_kv_heads=8, head_dim=128, vocab_size=128_256, d_ff=14_336, rope_theta=500_000.0
-)

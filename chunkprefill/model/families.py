@@ -1,18 +1,113 @@
-"""From `config.json` to `Config`: which families load, and what is refused for it would run wrongly."""
+"""From `config.json` to `Config`: which families load, and what is refused because it would run wrongly.
+
+A key of the file is either honoured, or on a list of keys that change nothing in what a model computes, or it
+is refused by name. A key that this module has never seen is refused: it may be the one that matters.
+"""
 
 from __future__ import annotations
 
-import json
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chunkprefill.model.config import Config, Llama3Scaling
+from chunkprefill.model.config import Config
+from chunkprefill.model.rope import (
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    YarnScaling,
+    yarn_amplitude,
+)
+from chunkprefill.strict import loads, shown
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral")  # SmolLM2 is a llama
-_ARCHITECTURES = {f"{name.capitalize()}ForCausalLM": name for name in FAMILIES}
 _MAX_JSON_BYTES = 64 << 20
-_MISTRAL_WINDOW = 4096  # what transformers takes where a mistral config names no sliding_window
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a `model_type` means where its `config.json` is silent, and which of its parts a key switches."""
+
+    architecture: str
+    n_kv_heads: int | None = None  # where the file does not name them; None: as many as there are heads
+    head_dim: int | None = None  # None: hidden_size // num_attention_heads
+    max_positions: int = 2048
+    biases: tuple[str, ...] = ()  # of the keys attention_bias and mlp_bias, those that the family reads
+    qkv_bias: bool = False  # always, whatever a key says
+    qk_norm: bool = False
+    window: str = (
+        "none"  # what sliding_window means: "always" one, only where "switched" on, or "none" is known
+    )
+
+
+FAMILIES = {
+    "llama": Family("LlamaForCausalLM", biases=("attention_bias", "mlp_bias")),  # SmolLM2 is one
+    "qwen2": Family(
+        "Qwen2ForCausalLM", n_kv_heads=32, max_positions=32_768, qkv_bias=True, window="switched"
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        n_kv_heads=32,
+        head_dim=128,
+        max_positions=32_768,
+        biases=("attention_bias",),
+        qk_norm=True,
+        window="switched",
+    ),
+    "mistral": Family("MistralForCausalLM", n_kv_heads=8, max_positions=131_072, window="always"),
+}
+_DEFAULT_WINDOW = 4096  # tokens, of every family here that has a window and a file that does not name it
+
+
+def _keys(lines: str) -> frozenset[str]:
+    return frozenset(lines.split())
+
+
+_HONOURED = _keys(
+    """
+    architectures model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
+    num_key_value_heads head_dim vocab_size max_position_embeddings rms_norm_eps hidden_act
+    tie_word_embeddings rope_theta rope_scaling rope_parameters partial_rotary_factor
+    original_max_position_embeddings sliding_window use_sliding_window layer_types quantization_config
+    attention_bias mlp_bias auto_map dtype torch_dtype
+    """
+)
+# Keys under all but a few of whose values a model computes something that is not built here.
+_FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "is_causal": ((True,), "attention that sees later tokens cannot be built up in chunks"),
+    "use_bidirectional_attention": (
+        (False, None),
+        "attention that sees later tokens cannot be built up in chunks",
+    ),
+    "is_encoder_decoder": ((False, None), "only decoders are implemented"),
+    "tie_encoder_decoder": ((False, None), "only decoders are implemented"),
+    "add_cross_attention": ((False, None), "only attention of a sequence to itself is implemented"),
+    "rope_interleaved": ((False, None), "only the pairs (i, i + D/2) are turned"),
+    "use_mrope": ((False, None), "only positions of text are implemented"),
+    "is_llama_config": ((True, None), "only Llama's computation is implemented"),
+    "pruned_heads": (({}, None), "only whole layers are implemented"),
+}
+# Keys that tell of training, of other tasks, of files, or of how to sample: the logits do not depend on them.
+_HARMLESS = _keys(
+    """
+    _name_or_path name_or_path _commit_hash transformers_version transformers.js_config tokenizer_class
+    unsloth_version unsloth_fixed max_sequence_length model_max_length tokenizer_model_max_length
+    initializer_range attention_dropout hidden_dropout hidden_dropout_prob attention_probs_dropout_prob
+    resid_pdrop embd_pdrop attn_pdrop dropout gradient_checkpointing use_cache pretraining_tp is_decoder
+    max_window_layers chunk_size_feed_forward torchscript use_bfloat16 output_attentions
+    output_hidden_states return_dict _attn_implementation attn_implementation
+    _attn_implementation_autoset _flash_attn_2_enabled id2label label2id num_labels problem_type
+    finetuning_task task_specific_params prefix
+    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
+    forced_bos_token_id forced_eos_token_id
+    max_length max_new_tokens min_length min_new_tokens do_sample early_stopping num_beams num_beam_groups
+    diversity_penalty temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff repetition_penalty
+    encoder_repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
+    bad_words_ids num_return_sequences output_scores return_dict_in_generate remove_invalid_values
+    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens num_assistant_tokens
+    num_assistant_tokens_schedule assistant_confidence_threshold assistant_lookbehind target_lookbehind
+    """
+)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -24,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
             content = file.read(_MAX_JSON_BYTES + 1)
         if len(content) > _MAX_JSON_BYTES:
             raise ValueError(f"larger than {_MAX_JSON_BYTES} bytes")
-        value = json.loads(content.decode("utf-8"))
+        value = loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
@@ -35,99 +130,241 @@ def read_json(path: Path) -> dict[str, Any]:
 def config_of(raw: dict[str, Any]) -> Config:
     """The `Config` of a parsed `config.json`, as transformers 4 or 5 writes it.
 
-    Raises ValueError naming the key for another architecture, a missing or mistyped value, a sliding window,
-    quantised weights, or a scaling of RoPE other than Llama 3's.
+    Raises ValueError naming the key and its value for another architecture, a missing or mistyped value, two
+    keys that disagree, and everything that would change the computation: a sliding window, quantised weights,
+    attention that is not causal, a stretched RoPE other than Llama 3's, linear and YaRN, and unknown keys.
     """
-    family = _family(raw)
-    _refuse_what_would_run_wrongly(raw, family)
-    n_heads = _whole(raw, "num_attention_heads")
-    d_model = _whole(raw, "hidden_size")
-    max_positions = _whole(raw, "max_position_embeddings", 2048)
-    if family == "mistral" and "sliding_window" not in raw:
-        max_positions = min(max_positions, _MISTRAL_WINDOW)  # up to here a window changes nothing
-    theta, scaling = _rope(raw)
-    biased = _flag(raw, "attention_bias") if family in ("llama", "qwen3") else False
+    name = _family_name(raw)
+    family = FAMILIES[name]
+    _refuse_unknown_keys(raw, name)
+    _refuse_other_computations(raw)
+    _refuse_two_dtypes(raw)
+    n_heads, d_model, n_layers = (
+        _whole(raw, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+    )
+    _refuse_windows(raw, family, n_layers)
+    n_kv_heads = family.n_kv_heads if "num_key_value_heads" not in raw else None
+    positions = _whole(raw, "max_position_embeddings", family.max_positions)
+    theta, scaling = _rope(raw, positions)
+    if family.window == "always" and "sliding_window" not in raw:
+        positions = min(positions, _DEFAULT_WINDOW)  # up to here a window changes nothing
+    biased = _flag(raw, "attention_bias") and "attention_bias" in family.biases
     return Config(
-        n_layers=_whole(raw, "num_hidden_layers"),
+        n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=_whole(raw, "num_key_value_heads", n_heads),
-        head_dim=_whole(raw, "head_dim", 128 if family == "qwen3" else d_model // max(n_heads, 1)),
+        n_kv_heads=_whole(raw, "num_key_value_heads", n_kv_heads or n_heads),
+        head_dim=_whole(raw, "head_dim", family.head_dim or d_model // n_heads),
         vocab_size=_whole(raw, "vocab_size"),
         d_model=d_model,
         d_ff=_whole(raw, "intermediate_size"),
-        max_positions=max_positions,
+        max_positions=positions,
         rope_theta=theta,
         rope_scaling=scaling,
         norm_eps=_number(raw, "rms_norm_eps", 1e-6),
         tied=_flag(raw, "tie_word_embeddings"),
-        qkv_bias=biased or family == "qwen2",
+        qkv_bias=biased or family.qkv_bias,
         o_bias=biased,
-        mlp_bias=_flag(raw, "mlp_bias") if family == "llama" else False,
-        qk_norm=family == "qwen3",
-        family=family,
+        mlp_bias=_flag(raw, "mlp_bias") and "mlp_bias" in family.biases,
+        qk_norm=family.qk_norm,
+        family=name,
     )
 
 
-def _family(raw: dict[str, Any]) -> str:
+def _family_name(raw: dict[str, Any]) -> str:
     named = raw.get("model_type")
     architectures = raw.get("architectures") or []
     if not isinstance(architectures, list):
-        raise ValueError(f"architectures is {architectures!r}, a list is needed")
+        raise ValueError(f"architectures is {shown(architectures)}, a list is needed")
+    known = {family.architecture: name for name, family in FAMILIES.items()}
     for architecture in architectures:
-        if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
-            raise ValueError(
-                f"architecture {architecture!r} is unknown; there are {', '.join(_ARCHITECTURES)}"
-            )
-    if named is None and architectures:
-        named = _ARCHITECTURES[architectures[0]]
-    if named not in FAMILIES:
-        raise ValueError(f"model_type {named!r} is unknown; there are {', '.join(FAMILIES)}")
+        if not isinstance(architecture, str) or architecture not in known:
+            raise ValueError(f"architecture {shown(architecture)} is unknown; there are {', '.join(known)}")
+        named = known[architecture] if named is None else named
+        if named != known[architecture]:
+            raise ValueError(f"model_type is {shown(named)} and architectures names {architecture!r}")
+    if not isinstance(named, str) or named not in FAMILIES:
+        raise ValueError(f"model_type {shown(named)} is unknown; there are {', '.join(FAMILIES)}")
     return named
 
 
-def _refuse_what_would_run_wrongly(raw: dict[str, Any], family: str) -> None:
-    window = raw.get("sliding_window")
-    on = family == "mistral" or _flag(raw, "use_sliding_window")
-    if family != "llama" and on and window is not None:
-        raise ValueError(f"sliding_window is {window!r}: attention over a window is not implemented")
-    kinds = raw.get("layer_types") or []
-    for kind in kinds if isinstance(kinds, list) else [kinds]:
-        if kind != "full_attention":
-            raise ValueError(f"layer_types holds {kind!r}: only full_attention is implemented")
+def _refuse_unknown_keys(raw: dict[str, Any], name: str) -> None:
+    for key, value in raw.items():
+        if key in _FIXED:
+            right, why = _FIXED[key]
+            if value not in right:
+                raise ValueError(f"{key} is {shown(value)}: {why}")
+        elif value is not None and key not in _HONOURED | _HARMLESS:
+            raise ValueError(
+                f"{key} is {shown(value)}: an unknown key of a {name}, which may change what it computes"
+            )
+    for key in ("attention_bias", "mlp_bias"):
+        if key in FAMILIES[name].biases:
+            continue
+        if FAMILIES[name].qkv_bias and key == "attention_bias" and raw.get(key) is not None:
+            raise ValueError(
+                f"{key} is {shown(raw[key])}: a {name} has biases for q, k and v, and none for o"
+            )
+        if _flag(raw, key):
+            raise ValueError(f"{key} is true: a {name} has no such biases")
+
+
+def _refuse_other_computations(raw: dict[str, Any]) -> None:
     if raw.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ValueError(f"hidden_act is {raw['hidden_act']!r}: only silu is implemented")
-    if raw.get("quantization_config"):
-        raise ValueError("quantization_config is set: quantised weights are not implemented")
+        raise ValueError(f"hidden_act is {shown(raw['hidden_act'])}: only silu is implemented")
+    if raw.get("quantization_config") is not None:
+        raise ValueError(
+            f"quantization_config is {shown(raw['quantization_config'])}: "
+            "quantised weights are not implemented"
+        )
+    code = raw.get("auto_map")
+    classes = set(code) if isinstance(code, dict) else {str(code)}
+    if code is not None and not classes <= {"AutoTokenizer", "AutoProcessor"}:
+        raise ValueError(f"auto_map is {shown(code)}: the code that comes with a model is not run")
 
 
-def _rope(raw: dict[str, Any]) -> tuple[float, Llama3Scaling | None]:
+def _refuse_two_dtypes(raw: dict[str, Any]) -> None:
+    new, old = raw.get("dtype"), raw.get("torch_dtype")
+    if new is None or old is None:
+        return
+    if str(new).removeprefix("torch.") != str(old).removeprefix("torch."):
+        raise ValueError(f"dtype is {shown(new)} and torch_dtype is {shown(old)}: two keys for one thing")
+
+
+def _refuse_windows(raw: dict[str, Any], family: Family, n_layers: int) -> None:
+    kinds = raw.get("layer_types")
+    for kind in kinds if isinstance(kinds, list) else [] if kinds is None else [kinds]:
+        if kind != "full_attention":
+            raise ValueError(f"layer_types holds {shown(kind)}: only full_attention is implemented")
+    if isinstance(kinds, str) or (kinds is not None and len(kinds) != n_layers):
+        raise ValueError(f"layer_types is {shown(kinds)} and num_hidden_layers is {n_layers}")
+    on = _flag(raw, "use_sliding_window")
+    window, default = raw.get("sliding_window"), ""
+    if on and "sliding_window" not in raw:
+        window, default = _DEFAULT_WINDOW, ", the default, because use_sliding_window is true"
+    off = not on and family.window == "switched"
+    off = off or (family.window == "none" and raw.get("use_sliding_window") is False)
+    if window is not None and not off:
+        raise ValueError(
+            f"sliding_window is {shown(window)}{default}: attention over a window is not implemented"
+        )
+
+
+def _rope(raw: dict[str, Any], positions: int) -> tuple[float, RopeScaling | None]:
     """Base and scaling; transformers 5 keeps both in `rope_parameters`, older files in two keys."""
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise ValueError(f"rope_scaling is {rope!r}, an object is needed")
-    theta = _number(rope, "rope_theta", _number(raw, "rope_theta", 10_000.0))
-    part = _number(rope, "partial_rotary_factor", _number(raw, "partial_rotary_factor", 1.0))
+    found = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        value = raw.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"{key} is {shown(value)}, an object is needed")
+        if value:
+            found[key] = _rope_of(key, value, raw, positions)
+    if len(set(found.values())) > 1:
+        raise ValueError(
+            f"rope_parameters is {shown(raw['rope_parameters'])} and rope_scaling is "
+            f"{shown(raw['rope_scaling'])}: two keys for one thing, and they disagree"
+        )
+    return next(iter(found.values())) if found else _rope_of("rope_parameters", {}, raw, positions)
+
+
+_ROPE_KEYS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ),
+}
+_LENGTH_BOUND = ("dynamic", "longrope", "su")  # "su" is longrope's first name
+
+
+def _rope_of(
+    where: str, rope: dict[str, Any], raw: dict[str, Any], positions: int
+) -> tuple[float, RopeScaling | None]:
+    kind = _rope_kind(where, rope)
+    for key, value in rope.items():
+        known = ("rope_type", "type", "rope_theta", "partial_rotary_factor", *_ROPE_KEYS[kind])
+        if key not in known and value is not None:
+            raise ValueError(f"{where}.{key} is {shown(value)}: rope_type {kind!r} has no such value here")
+    theta = _one_of_two(where, rope, raw, "rope_theta", 10_000.0)
+    part = _one_of_two(where, rope, raw, "partial_rotary_factor", 1.0)
     if part != 1:
         raise ValueError(f"partial_rotary_factor is {part}: only whole heads are turned")
-    kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
-    if kind != "llama3":
-        raise ValueError(f"rope_type {kind!r} is not implemented; there are 'default' and 'llama3'")
-    original = "original_max_position_embeddings"
-    return theta, Llama3Scaling(
-        factor=_number(rope, "factor"),
-        low_freq_factor=_number(rope, "low_freq_factor"),
-        high_freq_factor=_number(rope, "high_freq_factor"),
-        original_positions=_whole(rope if original in rope else raw, original),
+    if kind == "linear":
+        return theta, LinearScaling(_number(rope, "factor"))
+    original = _one_of_two(where, rope, raw, "original_max_position_embeddings", positions)
+    if original != int(original):
+        raise ValueError(f"original_max_position_embeddings is {original}, a whole number is needed")
+    if kind == "llama3":
+        return theta, Llama3Scaling(
+            factor=_number(rope, "factor"),
+            low_freq_factor=_number(rope, "low_freq_factor"),
+            high_freq_factor=_number(rope, "high_freq_factor"),
+            original_positions=int(original),
+        )
+    return theta, _yarn(rope, theta, int(original), positions)
+
+
+def _rope_kind(where: str, rope: dict[str, Any]) -> str:
+    new, old = rope.get("rope_type"), rope.get("type")
+    if new is not None and old is not None and new != old:
+        raise ValueError(f"{where}.rope_type is {shown(new)} and {where}.type is {shown(old)}")
+    kind = old if new is None else new
+    kind = "default" if kind is None else kind
+    if kind in _LENGTH_BOUND:
+        raise ValueError(
+            f"{where}: rope_type {kind!r} is refused: its angles depend on the length of the whole sequence, "
+            "so keys cached while it was shorter would be wrong, and chunks would not give the same cache"
+        )
+    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
+        raise ValueError(
+            f"{where}: rope_type {shown(kind)} is not implemented; there are {', '.join(_ROPE_KEYS)}"
+        )
+    return kind
+
+
+def _yarn(rope: dict[str, Any], theta: float, original: int, positions: int) -> YarnScaling:
+    if theta <= 1:
+        raise ValueError(f"rope_theta is {theta}: yarn needs one above 1")
+    factor = _number(rope, "factor", positions / original)
+    mscale, all_dim = (_number(rope, key, 0.0) for key in ("mscale", "mscale_all_dim"))
+    truncate = rope.get("truncate", True)
+    if truncate is not None and not isinstance(truncate, bool):
+        raise ValueError(f"truncate is {shown(truncate)}, true or false is needed")
+    return YarnScaling(
+        factor=factor,
+        original_positions=original,
+        amplitude=_number(rope, "attention_factor", yarn_amplitude(factor, mscale, all_dim)),
+        beta_fast=_number(rope, "beta_fast", 32.0) or 32.0,
+        beta_slow=_number(rope, "beta_slow", 1.0) or 1.0,
+        truncate=bool(truncate),
     )
+
+
+def _one_of_two(where: str, rope: dict[str, Any], raw: dict[str, Any], key: str, default: float) -> float:
+    """A number that may stand in the rope's own object, beside it, or in both if they agree."""
+    inner, outer = rope.get(key), raw.get(key)
+    if inner is not None and outer is not None and inner != outer:
+        raise ValueError(
+            f"{key} is {shown(outer)} and {where}.{key} is {shown(inner)}: two keys for one thing, and they "
+            "disagree"
+        )
+    return _number(raw if inner is None else rope, key, default)
 
 
 def _whole(raw: dict[str, Any], key: str, default: int | None = None) -> int:
     value = raw.get(key)
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key} is {value!r}, a whole number of at least 1 is needed")
+        raise ValueError(f"{key} is {shown(value)}, a whole number of at least 1 is needed")
     return value
 
 
@@ -135,12 +372,12 @@ def _number(raw: dict[str, Any], key: str, default: float | None = None) -> floa
     value = raw.get(key)
     value = default if value is None else value
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e300:
-        raise ValueError(f"{key} is {value!r}, a finite number is needed")
+        raise ValueError(f"{key} is {shown(value)}, a finite number is needed")
     return float(value)
 
 
 def _flag(raw: dict[str, Any], key: str) -> bool:
     value = raw.get(key)
     if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r}, true or false is needed")
+        raise ValueError(f"{key} is {shown(value)}, true or false is needed")
     return bool(value)

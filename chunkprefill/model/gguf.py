@@ -1,6 +1,7 @@
-"""Reading a GGUF file: its fields, and its tensors as float32. Only the kinds that the wheel's file holds.
+"""Reading a GGUF file: its fields, its `Config`, and its tensors as float32, of the kinds that SmolLM2's has.
 
-Source: the GGUF specification and block layouts of ggml. A file comes here only after its sha256 was checked.
+As with `config.json`, a field is honoured, known to change nothing, or refused by name.
+Source: the GGUF specification and block layouts of ggml.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from chunkprefill.model.config import Config
+from chunkprefill.whole import as_whole
 
 _SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}  # GGUF type to struct letter
 _STRING, _ARRAY = 8, 9
@@ -33,30 +38,48 @@ class GgufFile:
     """A GGUF file, version 3: `fields` by name, `tensors` by name, and `get` for one in float32."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with path.open("rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._read_head()
+        except (OSError, ValueError, KeyError, struct.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"{path}: not readable as GGUF, version 3 ({error})") from None
+
+    def _read_head(self) -> None:
         self._at = 0
         magic, version, n_tensors, n_fields = self._take("<4sIQQ")
         if (magic, version) != (b"GGUF", 3):
-            raise ValueError(f"{path}: not a GGUF file of version 3")
-        self.fields = {self._string(): self._value(self._take("<I")[0]) for _ in range(n_fields)}
+            raise ValueError(f"it begins with {magic!r}, version {version}")
+        self.fields: dict[str, Any] = {}
+        for _ in range(n_fields):
+            if (name := self._string()) in self.fields:
+                raise ValueError(f"the field {name!r} is there twice")
+            self.fields[name] = self._value(self._take("<I")[0])
         self.tensors: dict[str, GgufTensor] = {}
         for _ in range(n_tensors):
             name, (n_dims,) = self._string(), self._take("<I")
             shape = self._take(f"<{n_dims}Q")[::-1]
+            if name in self.tensors:
+                raise ValueError(f"the tensor {name!r} is there twice")
             self.tensors[name] = GgufTensor(shape, *self._take("<IQ"))
-        alignment = self.fields.get("general.alignment", 32)
+        alignment = as_whole(given := self.fields.get("general.alignment", 32))
+        if alignment is None or alignment < 1:
+            raise ValueError(f"general.alignment is {given!r}, a whole number of at least 1 is needed")
         self._data = -(-self._at // alignment) * alignment
 
     def get(self, name: str) -> np.ndarray:
-        """A tensor in float32, dequantised if need be."""
+        """A tensor in float32, dequantised if need be. ValueError for one that the file does not hold whole."""
         tensor = self.tensors[name]
-        n, start = int(np.prod(tensor.shape)), self._data + tensor.offset
+        n, start = prod(tensor.shape), self._data + tensor.offset
+        if tensor.kind != _F32 and tensor.kind not in _BLOCK_BYTES:
+            raise ValueError(f"tensor {name} is of GGUF kind {tensor.kind}; there are F32, Q4_1 and Q8_0")
+        if tensor.kind != _F32 and tensor.shape[-1] % _BLOCK:
+            raise ValueError(f"tensor {name} is {list(tensor.shape)}: rows are not whole blocks of {_BLOCK}")
+        width = _BLOCK_BYTES.get(tensor.kind, 4 * _BLOCK)
+        if start + n * width // _BLOCK > len(self._bytes):
+            raise ValueError(f"tensor {name} {list(tensor.shape)} goes beyond the end of the file")
         if tensor.kind == _F32:
             return np.frombuffer(self._bytes, "<f4", n, start).reshape(tensor.shape).copy()
-        if tensor.kind not in _BLOCK_BYTES:
-            raise ValueError(f"tensor {name} is of GGUF kind {tensor.kind}; there are F32, Q4_1 and Q8_0")
-        width = _BLOCK_BYTES[tensor.kind]
         blocks = np.frombuffer(self._bytes, np.uint8, n // _BLOCK * width, start).reshape(-1, width)
         scale = blocks[:, :2].copy().view("<f2").astype(np.float32)  # [blocks, 1]
         if tensor.kind == _Q8_0:
@@ -75,6 +98,8 @@ class GgufFile:
     def _string(self) -> str:
         (n,) = self._take("<Q")
         self._at += n
+        if self._at > len(self._bytes):
+            raise ValueError(f"a string of {n} bytes goes beyond the end of the file")
         return self._bytes[self._at - n : self._at].decode("utf-8")
 
     def _value(self, kind: int) -> Any:
@@ -86,3 +111,82 @@ class GgufFile:
                 return [self._value(element) for _ in range(n)]
             return list(self._take(f"<{n}{_SCALARS[element]}"))
         return self._take(f"<{_SCALARS[kind]}")[0]
+
+
+# Fields under all but one of whose values a model computes something that is not built here.
+_FIXED = {
+    "attention.causal": True,
+    "rope.scaling.type": "none",
+    "rope.scaling.factor": 1.0,
+    "rope.scale_linear": 1.0,
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "use_parallel_residual": False,
+    "tensor_data_layout": "Meta AI original pth",
+}
+_HONOURED = (
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+    "rope.freq_base",
+)
+_HARMLESS = ("general.", "tokenizer.", "quantize.imatrix.")  # beginnings of names
+
+
+def config_of_gguf(file: GgufFile) -> Config:
+    """The `Config` of a GGUF file of a Llama.
+
+    Raises ValueError naming the field and its value for another architecture, a field that is missing or
+    mistyped, and every field that may change the computation.
+    """
+    architecture = file.fields.get("general.architecture")
+    if architecture != "llama":
+        raise ValueError(f"general.architecture is {architecture!r}: only 'llama' is implemented")
+    for name, value in file.fields.items():
+        own = name.removeprefix("llama.")
+        if own in _FIXED and own != name and value != _FIXED[own]:
+            raise ValueError(f"{name} is {value!r}: only {_FIXED[own]!r} is implemented")
+        if not name.startswith(_HARMLESS) and (own == name or (own not in _HONOURED and own not in _FIXED)):
+            raise ValueError(f"{name} is {value!r}: an unknown field, which may change what a model computes")
+    d_model, n_heads = _whole(file, "embedding_length"), _whole(file, "attention.head_count")
+    head_dim = _whole(file, "attention.key_length", d_model // n_heads)
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if (other := _whole(file, name, head_dim)) != head_dim:
+            raise ValueError(
+                f"llama.{name} is {other}, and the heads hold {head_dim} numbers: not implemented"
+            )
+    return Config(
+        n_layers=_whole(file, "block_count"),
+        n_heads=n_heads,
+        n_kv_heads=_whole(file, "attention.head_count_kv", n_heads),
+        head_dim=head_dim,
+        vocab_size=_whole(file, "vocab_size", len(file.fields.get("tokenizer.ggml.tokens", ()))),
+        d_model=d_model,
+        d_ff=_whole(file, "feed_forward_length"),
+        max_positions=_whole(file, "context_length"),
+        rope_theta=_number(file, "rope.freq_base", 10_000.0),
+        norm_eps=_number(file, "attention.layer_norm_rms_epsilon"),
+        tied="output.weight" not in file.tensors,
+    )
+
+
+def _whole(file: GgufFile, name: str, default: int | None = None) -> int:
+    value = file.fields.get(f"llama.{name}", default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"llama.{name} is {value!r}, a whole number of at least 1 is needed")
+    return value
+
+
+def _number(file: GgufFile, name: str, default: float | None = None) -> float:
+    value = file.fields.get(f"llama.{name}", default)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError(f"llama.{name} is {value!r}, a number is needed")
+    return float(value)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chunkprefill.model.batch_attention import Walked
 from chunkprefill.model.paged import PagedKVCache, PagedWindow
-from chunkprefill.model.ragged import Walked
 from chunkprefill.model.transformer import Transformer
 
 SIZES = (1, 2, 4, *range(8, 257, 8))  # sequences that a graph is recorded for
@@ -21,7 +21,7 @@ SIZES = (1, 2, 4, *range(8, 257, 8))  # sequences that a graph is recorded for
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
-    """A window on fixed memory: n decoding steps, whoever they belong to (`model.transformer.KV`)."""
+    """A window on fixed memory: n decoding steps, of any sequences (`model.transformer.KV`)."""
 
     cache: PagedKVCache
     numbers: Tensor  # [3, n] token, position, slot
@@ -62,11 +62,11 @@ class Recorded:
 class DecodeGraphs:
     """Graphs for the decoding steps of one model and cache, recorded at first use.
 
-    Raises ValueError where `varlen` attention with its own decoding kernel (`model.walk`) cannot run.
+    Raises ValueError where `varlen` attention with its own decoding kernel (`model.paged_decode`) cannot run.
     """
 
     def __init__(self, model: Transformer, cache: PagedKVCache) -> None:
-        if not cache.walks:
+        if not cache.walks or cache.backend != "varlen":
             raise ValueError(
                 f"CUDA graphs need varlen attention on a GPU, with triton; the cache has {cache.backend} on "
                 f"{cache.keys.device.type}"
@@ -94,7 +94,7 @@ class DecodeGraphs:
         return recorded.tokens[:n].clone()
 
     def _record(self, size: int, width: int, numbers: Tensor, part: Walked) -> Recorded:
-        """Capture a pass over this batch; it runs a few times before, so that nothing is set up meanwhile."""
+        """Capture a pass over this batch, after two passes that set up what a first pass sets up."""
         empty = torch.zeros((size, width + 4), dtype=torch.long, device=numbers.device)
         attention = Walked(empty[:, 4:].int(), empty[:, 0].int(), part.n_splits)
         window = Fixed(self.cache, empty.T[:3].contiguous(), attention)

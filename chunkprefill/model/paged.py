@@ -9,8 +9,8 @@ from torch import Tensor
 
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for, walks
+from chunkprefill.model.batch_attention import Chunk, parts_of, read, to_device
 from chunkprefill.model.config import Config
-from chunkprefill.model.ragged import Chunk, moved, parts_of, read
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
 
@@ -34,7 +34,7 @@ class PagedKVCache:
         self.config, self.pool = config, pool or BlockPool(None)
         self.backend = backend_for(backend, device, dtype)
         self.attention = backend_named(self.backend)
-        self.walks = self.backend == "varlen" and walks(torch.device(device), dtype, config.head_dim)
+        self.walks = walks(self.backend, torch.device(device), dtype, config)
         shape = (config.n_layers, 0, self.pool.block_size, config.n_kv_heads, config.head_dim)
         self.keys = torch.empty(shape, dtype=dtype, device=device)  # [L, blocks, block, Hkv, D]
         self.values = torch.empty_like(self.keys)
@@ -88,7 +88,7 @@ class PagedWindow:
                 last.append(row - 1)
         self.n_blocks = 1 + max(max(chunk.table) for chunk in chunks)
         self.n_rows = row
-        self._positions, self._slots, self._rows = moved((positions, slots, last), cache.keys.device)
+        self._positions, self._slots, self._rows = to_device((positions, slots, last), cache.keys.device)
         self.parts = parts_of(chunks, cache)
 
     def positions(self) -> Tensor:

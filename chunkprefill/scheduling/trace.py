@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from chunkprefill.scheduling.core import Batch, Request, Rid, Step
+from chunkprefill.strict import loads
 
 FORMAT, VERSION = "chunkprefill-trace", 1
 TIMES = ("scheduled", "dispatched", "start", "end")  # s
@@ -90,8 +91,8 @@ class Trace:
         if timings:
             if not self.timings:
                 self.timings = {name: array("d") for name in timings}
-            for name, seconds in timings.items():
-                self.timings[name].append(seconds)
+            for name, column in self.timings.items():  # a step that only evicts has no pass to time
+                column.append(timings.get(name, 0.0))
 
     @property
     def parts(self) -> dict[str, array]:
@@ -126,12 +127,16 @@ class Trace:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON with a schema version; floats survive exactly."""
-        fields = ("rid", "arrival", "n_prompt", "n_output", "prompt", "priority")
+        fields = ("rid", "arrival", "n_prompt", "n_output", "prompt", "priority", "segments", "blocks")
         requests = [[getattr(request, name) for name in fields] for request in self.requests]
         document = {
-            **{"format": FORMAT, "version": VERSION, "label": self.label},
-            **{"requests": {"fields": fields, "rows": requests}, "outputs": list(self.outputs.items())},
-            **{"host": self.host, "preempted": [[step, *rids] for step, rids in self.preempted.items()]},
+            "format": FORMAT,
+            "version": VERSION,
+            "label": self.label,
+            "requests": {"fields": fields, "rows": requests},
+            "outputs": list(self.outputs.items()),
+            "host": self.host,
+            "preempted": [[step, *rids] for step, rids in self.preempted.items()],
             "columns": {name: column.tolist() for name, column in self.columns.items()},
             "timings": {name: column.tolist() for name, column in self.timings.items()},
         }
@@ -142,7 +147,7 @@ class Trace:
     def load(cls, path: str | os.PathLike[str]) -> Trace:
         """Read what `save` wrote. ValueError naming the file and what is wrong with it."""
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            document = loads(Path(path).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a trace, or cut off: {error}") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -157,7 +162,7 @@ class Trace:
     @classmethod
     def _read(cls, document: dict[str, Any]) -> Trace:
         fields = document["requests"]["fields"]
-        trace = cls(Request(**dict(zip(fields, row))) for row in document["requests"]["rows"])
+        trace = cls(Request(**dict(zip(fields, row, strict=True))) for row in document["requests"]["rows"])
         trace.label = str(document["label"])
         trace.host = {str(part): float(seconds) for part, seconds in document["host"].items()}
         for rid, tokens in document["outputs"]:

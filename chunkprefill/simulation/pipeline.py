@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Request
-from chunkprefill.scheduling.serve import _output_lengths as output_lengths
+from chunkprefill.scheduling.loop import output_lengths
 from chunkprefill.scheduling.state import State
 from chunkprefill.simulation.cost import Roofline
 
@@ -42,7 +42,7 @@ class Pipeline:
     def bubbles(self) -> float:
         """Share of the stages' time, from each one's first visit to its last, in which they stood idle.
 
-        Filling and draining the pipeline are left out; idle time for want of requests is not, so load it.
+        Filling and draining the pipeline are left out; idle time without requests counts, so load it.
         """
         idle = span = 0.0
         for stage in range(self.n_stages):
@@ -64,14 +64,14 @@ def simulate_pipeline(
 
     cost: as in `simulate`. As many micro-batches are in flight as there are stages: requests go to lanes in
     turn, each lane is scheduled by `policy` on its own (with a pool of its own), and its next batch enters
-    when the last has left, for it needs the tokens. A stage takes micro-batches in the order in which they
-    come; what passes between stages costs nothing. Raises what `serve` raises, ValueError for no stage.
+    when the last has left, because it needs the tokens. A stage takes micro-batches in the order of their
+    arrival; what passes between stages costs nothing. Raises what `serve` raises, ValueError for no stage.
     """
     if n_stages < 1:
         raise ValueError(f"{n_stages} stages, at least 1 is needed")
     price, requests = cost or Roofline(), sorted(requests, key=lambda request: request.arrival)
     states = [State(pool) for _ in range(n_stages)]
-    lengths = output_lengths(requests, policy, states[0])
+    lengths = output_lengths(requests, policy, pool)
     queues = [list(reversed(requests[lane::n_stages])) for lane in range(n_stages)]
     free = [0.0] * n_stages  # when each stage is
     visits: list[Visit] = []

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
+from chunkprefill.scheduling.arguments import check_cost
 from chunkprefill.scheduling.blocks import BlockPool
+from chunkprefill.scheduling.clients import Clients
 from chunkprefill.scheduling.core import Batch, Request, Rid
-from chunkprefill.scheduling.serve import Policy, serve
+from chunkprefill.scheduling.loop import Cost, Policy, serve
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.cost import Roofline, SchedulerCost
 
-Cost = Callable[[Batch], float]  # s
+
+class Price:
+    """A step whose duration is known before it runs: its handle."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def wait(self) -> tuple[float, dict[Rid, int]]:
+        """The price, and no token."""
+        return self.seconds, {}
 
 
-class Priced:
+class CostModelExecutor:
     """An executor that computes nothing: a batch takes what `cost` says."""
 
     def __init__(self, cost: Cost) -> None:
+        check_cost("cost", cost)
         self.cost = cost
 
-    def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Priced.Handle:
+    def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Price:
         """Ready at once."""
-        return Priced.Handle(self.cost(batch))
-
-    class Handle:
-        """A price."""
-
-        __slots__ = ("seconds",)
-
-        def __init__(self, seconds: float) -> None:
-            self.seconds = seconds
-
-        def wait(self) -> tuple[float, dict[Rid, int]]:
-            """The price, and no token."""
-            return self.seconds, {}
+        return Price(self.cost(batch))
 
 
 def simulate(
-    requests: Iterable[Request],
+    requests: Iterable[Request] | Clients,
     policy: Policy,
     cost: Cost | None = None,
     pool: BlockPool | None = None,
@@ -45,12 +47,13 @@ def simulate(
     scheduling: Cost | None = None,
     overlap: bool = False,
 ) -> Trace:
-    """Serve `requests` under `policy`, each step at the price of `cost` (default: `Roofline()`).
+    """Serve `requests`, or what `clients` send, under `policy`, each step at the price of `cost`.
 
-    scheduling: price of scheduling a step in s; None: it is free. pool=None never runs out of blocks.
-    overlap: schedule a step while the one before it runs. The trace is a function of the arguments alone.
-    Errors: `serve`.
+    cost: default `Roofline()`. scheduling: price of scheduling a step in s; None: it is free. pool=None never
+    runs out of blocks. overlap: schedule a step while the one before it runs. The trace is a function of the
+    arguments alone. Errors: `serve`.
     """
-    executor = Priced(cost or Roofline())
-    scheduling = scheduling or SchedulerCost()
-    return serve(requests, policy, executor, pool, scheduling=scheduling, overlap=overlap, label=str(policy))
+    executor = CostModelExecutor(Roofline() if cost is None else cost)
+    scheduling = SchedulerCost() if scheduling is None else scheduling
+    check_cost("scheduling", scheduling)
+    return serve(requests, policy, executor, pool, scheduling=scheduling, overlap=overlap)

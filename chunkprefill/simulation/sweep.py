@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chunkprefill.analysis.summary import summary
+from chunkprefill.metrics.summary import summary
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
@@ -59,7 +59,7 @@ def sweep(
     overlap: bool = False,
     progress: bool = True,
 ) -> list[Row]:
-    """Simulate each workload under each policy; one row each, in that order, whoever finishes first.
+    """Simulate each workload under each policy; one row each, in that order, whichever ends first.
 
     workloads: {label: requests}. policies: {label: policy}, or policies (labelled by their repr).
     cost, pool, scheduling, overlap: as in `simulate`. reduce: Trace -> what to keep, of JSON's types

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import json
+import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from statistics import NormalDist
@@ -13,10 +15,20 @@ from typing import Any
 import numpy as np
 
 from chunkprefill.scheduling.core import Request
+from chunkprefill.strict import loads
+from chunkprefill.whole import as_real, as_whole
 
 Lengths = Callable[[np.random.Generator, int], np.ndarray] | int | tuple[int, int]
 Row = tuple[float, int, int]  # arrival in s, prompt tokens, output tokens
 Path = str | os.PathLike[str]
+# A date, perhaps a time, perhaps a zone. Other forms of ISO 8601 are not read: among them are all the digits
+# of a count of milliseconds, which would pass for a year, a month, a day, an hour and a minute.
+_STAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[ Tt](\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d+))?"
+    r"\s*([Zz]|[+-]\d\d(?::?\d\d)?)?)?",
+    re.ASCII,
+)
+_DIGITS = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 
 # Azure's 2023 traces (Splitwise, ISCA'24): tokens at these quantiles of prompt and output.
 QUANTILES = (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1)
@@ -34,11 +46,18 @@ CONVERSATION_RATE, CODE_RATE = 19_366 / 3_502, 8_819 / 3_436  # requests/s
 def read_azure(path: Path) -> list[Request]:
     """Requests of an Azure trace (CSV: TIMESTAMP, ContextTokens, GeneratedTokens), to the µs, from 0 s.
 
-    A malformed row is refused (ValueError) with file and line. Source: Azure/AzurePublicDataset, CC BY 4.0.
+    All times have a zone or none has. A malformed row is refused (ValueError) with file and line.
+    Source: Azure/AzurePublicDataset, CC BY 4.0.
     """
+    first: str | None = None
 
     def row(cells: dict[str, str]) -> Row:
-        return _seconds(cells["TIMESTAMP"]), int(cells["ContextTokens"]), int(cells["GeneratedTokens"])
+        nonlocal first
+        stamp = cells["TIMESTAMP"]
+        at, first = seconds_of(stamp), first or stamp
+        if _has_zone(stamp) != _has_zone(first):
+            raise ValueError(f"of {first.strip()!r} and {stamp.strip()!r} one has a zone and the other none")
+        return at, _int(cells["ContextTokens"]), _int(cells["GeneratedTokens"])
 
     return _requests(path, _table(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), row))
 
@@ -51,29 +70,57 @@ def read_mooncake(path: Path) -> list[Request]:
     """
 
     def row(cells: dict[str, Any]) -> Row:
+        if not isinstance(cells, dict):
+            raise ValueError(f"an object is needed, this is a {type(cells).__name__}")
+        if "timestamp" in cells and "timestamp_ms" in cells:
+            raise ValueError("timestamp and timestamp_ms: two keys for one thing")
         ms = cells["timestamp"] if "timestamp" in cells else cells["timestamp_ms"]
-        return float(ms) / 1e3, _int(cells["input_length"]), _int(cells["output_length"])
+        return _ms(ms) / 1e3, _int(cells["input_length"]), _int(cells["output_length"])
 
     with _open(path) as file:
-        lines = file.read(1)
-    if lines != "{":
+        lines = file.buffer.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    if lines != b"{":
         return _requests(path, _table(path, ("timestamp_ms", "input_length", "output_length"), row))
     return _requests(path, _json_lines(path, row))
 
 
 def _int(value: Any) -> int:
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return int(value)
-    raise ValueError(f"{value!r} is no whole number")
+    number = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else as_whole(value)
+    if number is None:
+        raise ValueError(f"{value!r} is no whole number")
+    return number
 
 
-def _seconds(stamp: str) -> float:
-    """A time of day and date, with any number of decimals, in seconds."""
-    whole, _, decimals = stamp.strip().partition(".")
-    if decimals and not decimals.isdecimal():
-        raise ValueError(f"{stamp!r} is no time")
-    since = datetime.fromisoformat(whole) - datetime(2000, 1, 1)
-    return since.total_seconds() + float(f"0.{decimals or 0}")
+def _ms(value: Any) -> float:
+    number = float(value) if isinstance(value, str) and "_" not in value else as_real(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"{value!r} is no time in ms")
+    return number
+
+
+def _has_zone(stamp: str) -> bool:
+    found = _STAMP.fullmatch(stamp.strip())
+    return bool(found and found[4])
+
+
+def seconds_of(stamp: str) -> float:
+    """s since 2000 of `2024-05-10 00:00:00.25`, with any number of decimals and perhaps a zone (`Z`, `+02:00`).
+
+    A date alone is its midnight. ValueError for all else.
+    """
+    found = _STAMP.fullmatch(stamp.strip())
+    if not found:
+        raise ValueError(f"{stamp!r} is no time, such as 2024-05-10 00:00:00.25 or 2024-05-10T00:00:00Z")
+    day, clock, decimals, zone = found.groups()
+    ahead = 0
+    if zone and zone not in "Zz":
+        digits = zone[1:].replace(":", "")
+        hours, minutes = int(digits[:2]), int(digits[2:] or 0)
+        if hours > 23 or minutes > 59:
+            raise ValueError(f"{stamp!r} is no time")
+        ahead = int(f"{zone[0]}1") * (3600 * hours + 60 * minutes)
+    at = datetime.fromisoformat(f"{day} {clock or '00:00'}")
+    return (at - datetime(2000, 1, 1)).total_seconds() - ahead + float(f"0.{decimals or 0}")
 
 
 def _open(path: Path) -> Any:
@@ -92,24 +139,31 @@ def _table(
             header = [cell.strip() for cell in next(reader, [])]
             if missing := [name for name in columns if name not in header]:
                 raise ValueError(f"no column {', '.join(missing)} in {header}")
+            if twice := [name for name in columns if header.count(name) > 1]:
+                raise ValueError(f"column {', '.join(twice)} is there twice in {header}")
             for cells in reader:
                 if len(cells) != len(header):
                     raise ValueError(f"{len(cells)} cells in a row of {len(header)}")
                 yield reader.line_num, row(dict(zip(header, cells)))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}:{reader.line_num + 1}: {error}") from None
         except (ValueError, csv.Error, OverflowError) as error:
             raise ValueError(f"{path}:{max(1, reader.line_num)}: {error}") from None
 
 
 def _json_lines(path: Path, row: Callable[[dict[str, Any]], Row]) -> Iterator[tuple[int, Row]]:
     with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield number, row(json.loads(line))
-            except KeyError as error:
-                raise ValueError(f"{path}:{number}: no {error}") from None
-            except (ValueError, TypeError, OverflowError, RecursionError) as error:
-                raise ValueError(f"{path}:{number}: {error}") from None
+                    yield number, row(loads(line))
+        except KeyError as error:
+            raise ValueError(f"{path}:{number}: no {error}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}:{number + 1}: {error}") from None
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
 
 
 def _requests(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Request]:

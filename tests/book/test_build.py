@@ -196,10 +196,10 @@ def test_a_page_loads_no_script_that_it_does_not_use(site_dir: Path, page: str) 
 
 
 def test_search_works_without_a_server(site_dir: Path) -> None:
+    """Its index is a script, which a page opened from a folder may load."""
     html = (site_dir / "search.html").read_text("utf8")
-    assert {"searchtools.js", "searchindex.js"} <= {Path(urlsplit(a).path).name for a in Loads(html).found}
-    options = (site_dir / "_static/documentation_options.js").read_text("utf8")
-    assert re.search(r"SHOW_SEARCH_SUMMARY: false", options), "summaries are fetched, which file:// forbids"
+    assert {"sections.js", "search.js"} <= {Path(urlsplit(a).path).name for a in Loads(html).found}
+    assert "fetch(" not in (site_dir / "_static/search.js").read_text("utf8")
 
 
 def test_no_address_of_the_machine_that_built_it(site_dir: Path) -> None:
@@ -226,10 +226,11 @@ def test_api_page_is_up_to_date_and_needs_no_package() -> None:
 
 def test_api_page_has_every_public_name_and_what_it_says() -> None:
     import chunkprefill as cp
+    import chunkprefill_course as course
 
     page = (ROOT / "book/api.md").read_text("utf8")
     named = re.findall(r"^### `(\w+)`", page, flags=re.M)
-    assert sorted(named) == sorted(name for name in cp.__all__ if name != "__version__")
+    assert sorted(named) == sorted(name for name in [*cp.__all__, *course.__all__] if name != "__version__")
     said = page.split("### `simulate`")[1].split("### `")[0]
     for argument in inspect.signature(cp.simulate).parameters:
         assert re.search(rf"\b{argument}\b", said), argument
@@ -286,11 +287,46 @@ def test_every_link_inside_the_book_leads_somewhere(site_dir: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in pages() if page.startswith("notebooks/")])
 def test_long_code_starts_folded_and_no_cell_is_lost(site_dir: Path, page: str) -> None:
     html = (site_dir / f"{page}.html").read_text("utf8")
-    cell = r'<div class="cell\b([^"]*)">\s*(<details.*?</summary>)?\s*<div class="cell_input\b'
-    cells = re.findall(cell + r"[^>]*>.*?<pre>(.*?)</pre>", html, flags=re.S)
+    cell = r'<div class="cell\b([^"]*)">\s*(<details(?:(?!<div class="cell\b).)*?</summary>)?\s*<div class="cell_input\b'
+    cells = re.findall(cell + r"[^>]*>.*?<pre[^>]*>(.*?)</pre>", html, flags=re.S)
     for tags, fold, code in cells:
         assert bool(fold) == ("tag_hide-input" in tags or code.count("\n") > 12), code
     notebook = json.loads((ROOT / f"{page}.ipynb").read_text("utf8"))
     removed = {"remove-input", "remove-cell"}
     sources = [c for c in notebook["cells"] if c["cell_type"] == "code" and "".join(c["source"]).strip()]
-    assert len(cells) == sum(not removed & set(c["metadata"].get("tags", [])) for c in sources)
+    needs_kernel = [c for c in sources if "○ Not attempted." in json.dumps(c, ensure_ascii=False)]
+    setup = [c for c in sources if c["id"] == "setup"]
+    kept = [c for c in sources if not removed & set(c["metadata"].get("tags", []))]
+    dropped = [c for c in kept if c in needs_kernel or c in setup]
+    assert len(cells) == len(kept) - len(dropped)
+    assert "○ Not attempted." not in html and "written by tools/colab.py" not in html
+
+
+def words_of(html: str) -> str:
+    """A page's text, folds included, scripts and styles left out."""
+    body = html.partition('<article class="bd-article">')[2].partition("</article>")[0]
+    body = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", body, flags=re.S)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_what_is_not_recorded_is_not_mentioned(site_dir: Path, page: str) -> None:
+    text = words_of((site_dir / f"{page}.html").read_text("utf8")).lower()
+    if page != "book/measurements":
+        assert "not yet recorded" not in text and "not recorded yet" not in text
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("notebooks/")])
+def test_a_page_asks_for_no_kernel(site_dir: Path, page: str) -> None:
+    text = words_of((site_dir / f"{page}.html").read_text("utf8"))
+    asks = ("with a kernel", "without a kernel", "run the cell", "not attempted", "in this notebook")
+    assert [words for words in asks if words in text.lower()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("notebooks/")])
+def test_long_evidence_waits_behind_its_verdict(site_dir: Path, page: str) -> None:
+    html = (site_dir / f"{page}.html").read_text("utf8")
+    for found in re.finditer(r'<div class="cp-evidence".*?</table>', html, flags=re.S):
+        n_rows = found[0].partition("</thead>")[2].count("<tr")
+        inside = html[: found.start()].rstrip().endswith("</summary>")
+        assert inside or n_rows <= 6 or "<details" in found[0], found[0][:300]

@@ -14,7 +14,8 @@ from ipywidgets.embed import embed_data
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import chunkprefill as cp
-from chunkprefill import exercises
+import chunkprefill_course as course
+from chunkprefill_course import exercises
 from tests.book.conftest import little_book, pages
 from tests.book.test_pages import OVERFLOW, findings, open_page
 from tools.serve import server
@@ -27,14 +28,14 @@ def mask(start: int, length: int) -> cp.Picture:
     return cp.mask_picture(start, length, caption=f"{length} queries after {start} cached tokens.")
 
 
-EXPLORER = cp.Explorer(
+EXPLORER = course.Explorer(
     id="mask",
     title="How does the mask of a chunk grow?",
     parameters={"tokens cached": [0, 2, 4], "chunk length": [1, 3]},
     frame=mask,
     start=(1, 0),
 )
-SLIDER = cp.Explorer(
+SLIDER = course.Explorer(
     id="slid",
     title="The same on a slider",
     parameters={"tokens cached": [0, 1, 2, 3]},
@@ -45,12 +46,12 @@ SHOWN = [
     QUESTION,
     ORDER,
     exercises.chunk_mask,
-    exercises.chunk_mask.twin(1),
-    exercises.chunk_loop.twin(3),
+    exercises.chunk_mask.as_choice(1),
+    exercises.chunk_loop.as_choice(3),
     exercises.chunk_mask.check(exercises.chunk_mask.wrong[0].program),
     EXPLORER,
-    cp.recall(GUESS, answer="same", measured=f"all 40 tokens are equal, in {cp.measured(0.5)}"),
-    cp.evidence.both_sides(cp.evidence.reread),
+    course.recall(GUESS, answer="same", measured=f"all 40 tokens are equal, in {cp.measured(0.5)}"),
+    course.evidence.both_sides(course.evidence.reread),
 ]
 
 
@@ -151,7 +152,9 @@ def test_keys_alone_answer_a_question_and_the_reply_is_spoken(forms):
         reply = option.reply.replace("*", "")[:40]
         assert reply in page.locator(f"#cp-{QUESTION.id} .cp-why:visible").inner_text()
         page.wait_for_function(
-            "reply => document.querySelector('.cp-voice').textContent.includes(reply)", arg=reply
+            "reply => [...document.querySelectorAll('.cp-voice')].some("
+            "each => each.textContent.includes(reply))",
+            arg=reply,
         )
     assert page.get_attribute(".cp-voice", "role") == "status"
 
@@ -164,7 +167,7 @@ def test_a_tap_answers_a_question(forms):
 
 def test_a_twin_shows_its_programs_and_answers(forms):
     page = forms()
-    twin = exercises.chunk_mask.twin(1)
+    twin = exercises.chunk_mask.as_choice(1)
     for option in twin.options:
         page.click(f"label[for=cp-{twin.id}-{option.key}]")
         assert ("✓" in page.locator(f"#cp-{twin.id} .cp-why:visible").inner_text()) == option.ok
@@ -191,6 +194,7 @@ def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key):
 
 def test_who_made_no_prediction_is_led_to_the_question(forms):
     page = forms()
+    page.click(".cp-recall .cp-show")  # the answer is covered until then
     page.click(".cp-recall .cp-mine a")
     assert page.url.endswith(f"#cp-{GUESS.id}")
 
@@ -279,8 +283,8 @@ def test_keys_alone_order_the_cards_and_each_move_is_spoken(forms):
         page.keyboard.press("ArrowDown")
         assert keys_of(page).index(key) == place - 1
         page.wait_for_function(
-            "place => document.querySelector('.cp-voice').textContent.includes(`is now number ${place} of "
-            "7`)",
+            "place => [...document.querySelectorAll('.cp-voice')].some("
+            "each => each.textContent.includes(`is now number ${place} of 7`))",
             arg=place,
         )
         assert page.evaluate("document.activeElement.className") == "cp-grip", "the focus stays with the card"
@@ -320,7 +324,7 @@ def test_without_a_script_the_order_tells_what_to_do(plain):
 def frame(page) -> str:
     frames = page.locator("#cp-mask .cp-frame:visible")
     assert frames.count() == 1
-    return frames.locator("figcaption").inner_text()
+    return frames.locator("figcaption").text_content()  # far off the screen it has no rendered text
 
 
 def test_every_setting_shows_its_frame_without_a_script(plain):
@@ -349,7 +353,7 @@ def test_a_saved_slider_turns_the_frames_with_no_kernel(forms):
     handle = page.locator(".noUi-handle, .ui-slider-handle").first
     handle.wait_for(timeout=20_000)
     captions = page.locator(".jupyter-widgets figcaption:visible")
-    assert SLIDER.at((0,)).caption in captions.inner_text()
+    assert SLIDER.at((0,)).caption in captions.text_content()
     handle.focus()
     for place in (1, 2, 3):
         page.keyboard.press("ArrowRight")
@@ -493,6 +497,8 @@ def test_every_form_of_a_chapter_answers(site_url: str, new_page: Callable, name
 def test_chapters_have_what_their_readers_need(site_url: str, new_page: Callable) -> None:
     page, lacking = new_page(390), []
     for name in CHAPTERS:
+        if name.endswith(("_practice", "_cases", "_further")):  # what a chapter leaves to a page of its own
+            continue
         open_page(page, f"{site_url}/{name}.html")
         for kind in ("predict", "recall", "choice", "explorer", "evidence"):
             if not page.locator(f".cp-{kind}").count():

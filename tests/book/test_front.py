@@ -28,7 +28,10 @@ def test_the_sentence_says_what_the_steps_say() -> None:
         ends = sorted(end for rid, _, end, _ in run.boxes if rid == front.CHAT)
         again.append(round(max(b - a for a, b in pairwise(ends)) * 1e3))
     whole, cut = front.runs()
-    assert said == [*again, round(cut.wait * 1e3), round(whole.wait * 1e3)]
+    found = front.recorded_pass()
+    recorded = [round(found[key] * 1e3) for key in ("s", "s_least", "s_most")]
+    assert said == [*again, round(cut.wait * 1e3), round(whole.wait * 1e3), *recorded]
+    assert recorded[1] <= recorded[0] <= recorded[2] and f"{found['runs']} runs" in front.sentence()
     assert again[0] > again[1] and cut.wait > whole.wait, "the page's claim and its price, both"
 
 

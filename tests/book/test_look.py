@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from chunkprefill.analysis.style import COLOURS
+from chunkprefill.plots.style import COLOURS
 from tests.needs import ROOT
 
 CSS = (ROOT / "book/_static/course.css").read_text("utf8")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chunkprefill.grading import sandbox
-from chunkprefill.grading.sandbox import Limits, SandboxError
+from chunkprefill_grading.sandbox import limits as sandbox
+from chunkprefill_grading.sandbox.limits import Limits, SandboxError
 from tests.needs import need
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from chunkprefill.grading.marking import Mark, mark
-from chunkprefill.grading.problems import draw, key
-from chunkprefill.grading.problems.notebook import notebook
-from chunkprefill.grading.problems.sheet import Question, Sheet
-from chunkprefill.grading.session import LocalSession
+from chunkprefill_grading.marking.mark import Mark, mark
+from chunkprefill_grading.problems import draw, key
+from chunkprefill_grading.problems.notebook import notebook
+from chunkprefill_grading.problems.sheet import Question, Sheet
+from chunkprefill_grading.sandbox.session import LocalSession
 
 SETS = ("PS1", "PS2", "PS3")
 #: Who answers these questions and no others gets these points, by the tables that stand in the notebooks.
@@ -26,7 +26,7 @@ FULL = {"PS1": 20, "PS2": 20, "PS3": 17}  # PS3: and three for the written answe
 
 @cache
 def secrets(n: int) -> list[str]:
-    """Secrets that nobody chose, the same in each run."""
+    """Secrets drawn by no one, the same in each run."""
     rng, out = random.Random("secrets for tests"), []
     while len(out) < n:
         secret = f"{rng.getrandbits(128):032x}"
@@ -80,8 +80,24 @@ def guess(question: Question, rng: random.Random) -> str:
     elif form["kind"] == "choice":
         value = rng.choice(form["of"])
     elif form["kind"] == "settings":
-        value = rng.choice([{"first": "decodes"}, {"order": "shortest"}, {"inputs": "at once"},
-                            {"token_budget": 2048}, {"chunk": 512}, {"n_blocks": 30_000}])  # fmt: skip
+        label = rng.choice(form["names"])
+        value = {label: rng.choice(["decodes", "shortest", "at once", 2048, 512, 30_000])}
     else:
         return question.starter
     return f"{name} = {value!r}"
+
+
+def body(question: Question, code: str) -> tuple[str, str]:
+    """(constants, the rest) of a cell: what a draw gives, and what answers it."""
+    lines = code.split("\n")
+    first = next(i for i, line in enumerate(lines) if line.startswith(("def ", f"{question.name} =")))
+    return "\n".join(lines[:first]), "\n".join(lines[first:])
+
+
+def pasted(name: str, secret: str, other: str) -> dict[str, Mark]:
+    """Marks for the solutions of another draw, under the constants of this one."""
+    answers = {}
+    for mine, theirs in zip(key.sheet_of(name, secret).questions, key.sheet_of(name, other).questions):
+        if not mine.written:
+            answers[mine.name] = f"{body(mine, mine.starter)[0]}\n{body(theirs, theirs.solution)[1]}"
+    return marked(name, secret, answers)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from chunkprefill.grading.collect import collect, folded, owner, read_list, read_roster, slug, unique
-from tests.hostile import world
+from chunkprefill_grading import cli
+from chunkprefill_grading.submission import layouts
+from chunkprefill_grading.submission.collect import How, collect, named, read_list, slug
+from chunkprefill_grading.submission.roster import Person, Roster, name_keys, read_roster
+from tests.grading.hostile import world
 
 
 def book(n: int) -> bytes:
@@ -41,7 +44,7 @@ DAY = (2026, 3, 1)
     [
         ("Ada Lovelace_123_assignsubmission_file_/PS1.ipynb", "Ada Lovelace", "123"),
         ("Ada Lovelace_123_assignsubmission_file_PS1.ipynb", "Ada Lovelace", "123"),
-        ("PS1/Ada Lovelace_123_assignsubmission_file_/sub/PS1.ipynb", "Ada Lovelace", "123"),
+        ("Eve/Ada Lovelace_123_assignsubmission_file_/PS1.ipynb", "Eve", ""),
         ("O'Neil, Zoë_7_assignsubmission_file_/x.ipynb", "O'Neil, Zoë", "7"),
         ("a_b_9_assignsubmission_file_/x.ipynb", "a_b", "9"),
         ("Participant_55_assignsubmission_file_/x.ipynb", "Participant", "55"),
@@ -56,13 +59,16 @@ DAY = (2026, 3, 1)
     ],
 )
 def test_whose_it_is(entry, name, number):
-    assert owner(tuple(entry.split("/")), []) == (name, number)
+    parts = tuple(entry.split("/"))
+    kind = layouts.detected([parts])
+    (owner,) = layouts.plan([parts], {}, Roster(), layout=kind, strip=0).owners(parts)
+    assert (owner.name, owner.id) == (name, number)
 
 
 def test_a_group_before_the_name_is_told_by_the_roster():
-    parts = ("Group A-Anne-Marie Roe_4_assignsubmission_file_", "x.ipynb")
-    assert owner(parts, []) == ("Group A-Anne-Marie Roe", "4")
-    assert owner(parts, ["Anne-Marie Roe", "Roe"]) == ("Anne-Marie Roe", "4")
+    assert layouts.without_group("Group A-Anne-Marie Roe", Roster()) == "Group A-Anne-Marie Roe"
+    roster = Roster((Person("Anne-Marie Roe"), Person("Roe")))
+    assert layouts.without_group("Group A-Anne-Marie Roe", roster) == "Anne-Marie Roe"
 
 
 def test_a_moodle_zip(tmp_path):
@@ -77,17 +83,17 @@ def test_a_moodle_zip(tmp_path):
     )
     roster = tmp_path / "roster.csv"
     roster.write_text("First name,Last name,id\nAda,Lovelace,1\nWei,Zhang,2\nGone,Away,9\n")
-    done = collect([path], tmp_path / "out", read_roster(roster))
+    done = collect([path], tmp_path / "out", How(read_roster(roster)))
     assert counted(tmp_path / "out") == {
         **{"Ada Lovelace": 1, "Wei Zhang (2)": 2, "Wei Zhang (3)": 3, "Max Mustermann": 5},
     }
     assert done.missing == ["Gone Away"]
     assert set(done.unknown) == {"Max Mustermann", "No Body"}
-    nobody = next(student for student in done.students if student.student == "No Body")
-    assert nobody.file is None and "not a notebook" in nobody.problem
+    lost = next(student for student in done.students if student.student == "No Body")
+    assert lost.file is None and "not a notebook" in lost.problem
     copies = next(student for student in done.students if student.student == "Max Mustermann")
     assert copies.aside == ("Max Mustermann_4_assignsubmission_file_/PS1.ipynb",)
-    assert [student.moodle_id for student in done.students if student.name == "Wei Zhang"] == ["2", "3"]
+    assert [student.lms_id for student in done.students if student.name == "Wei Zhang"] == ["2", "3"]
 
 
 def test_the_last_one_counts(tmp_path):
@@ -150,8 +156,8 @@ def test_a_class_zipped_as_a_whole(tmp_path):
     one = packed(tmp_path / "b.zip", ("Ada/a.ipynb", 1, DAY), ("Ada/b.ipynb", 2, (2026, 3, 2)))
     collect([one], tmp_path / "one")
     assert counted(tmp_path / "one") == {"Ada": 2}
-    named = packed(tmp_path / "c.zip", ("class/Ada.ipynb", 1, DAY), ("class/Bob.ipynb", 2, DAY))
-    collect([named], tmp_path / "named", ["Ada", "Bob"])
+    flat = packed(tmp_path / "c.zip", ("class/Ada.ipynb", 1, DAY), ("class/Bob.ipynb", 2, DAY))
+    collect([flat], tmp_path / "named", How(Roster((Person("Ada"), Person("Bob")))))
     assert counted(tmp_path / "named") == {"Ada": 1, "Bob": 2}
 
 
@@ -163,7 +169,7 @@ def test_folders_are_read_as_they_are_too(tmp_path):
     (tmp_path / "Ada.ipynb").write_bytes(book(1))
     (tmp_path / "notes.txt").write_text("mine")
     assert counted(tmp_path) == {"Ada": 1, "Bob": 2}
-    assert read_list(tmp_path).refused == []
+    assert read_list(tmp_path).refused == [["notes.txt", "not a notebook"]]
     with pytest.raises(ValueError, match="no such folder"):
         read_list(tmp_path / "nowhere")
     (tmp_path / "collected.json").write_text('{"format": "x"')
@@ -183,11 +189,11 @@ def test_folders_are_read_as_they_are_too(tmp_path):
 )
 def test_rosters(tmp_path, text, names):
     (tmp_path / "r.csv").write_text(text, encoding="utf-8")
-    assert read_roster(tmp_path / "r.csv") == names
+    assert read_roster(tmp_path / "r.csv").names == names
 
 
 def test_a_roster_that_is_none(tmp_path):
-    (tmp_path / "r.csv").write_bytes(b"\xff\xfe\x00x")
+    (tmp_path / "r.csv").write_bytes(b"PK\x03\x04x")
     (tmp_path / "empty.csv").write_text("\n")
     for name in ("r.csv", "empty.csv", "none.csv"):
         with pytest.raises(ValueError, match=name):
@@ -195,7 +201,7 @@ def test_a_roster_that_is_none(tmp_path):
 
 
 def test_names_as_two_lists_spell_them():
-    assert folded("Lovelace,  ADA") == folded("Ada Lovelace") == folded("ada_lovelace")
+    assert name_keys("Lovelace,  ADA") == name_keys("Ada Lovelace") == name_keys("ada_lovelace")
     assert slug("Ada Lovelace", "3") == "Ada Lovelace_3"
     for name in ("../x", "=cmd", "<b>", "con", "a/b", "ä" * 300, ".hidden", "x\n", "\u202egnp"):
         made = slug(name)
@@ -207,4 +213,18 @@ def test_students_who_cannot_be_told_apart_get_numbers(tmp_path):
     path = packed(tmp_path / "a.zip", ("ada/x.ipynb", 1, DAY), ("Ada/x.ipynb", 2, DAY))
     done = collect([path], tmp_path / "out")
     assert len({s.student for s in done.students}) == len({s.slug.casefold() for s in done.students}) == 2
-    assert unique(done.students) == done.students
+    assert named(done.students, {}) == done.students
+
+
+def test_thousands_of_files_that_are_no_notebooks_take_a_few_lines(tmp_path, capsys):
+    entries = [(f"Eve/{i}.txt", b"") for i in range(5_000)] + [(f"{i}.pdf", b"") for i in range(63)]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in [("Ada.ipynb", book(1)), *entries]:
+            archive.writestr(name, data)
+    assert cli.main(["collect", str(tmp_path / "a.zip"), "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert (
+        "refused: 4994 more in Eve: not a notebook" in lines
+        and "refused: 3 more at the top: not a notebook" in lines
+    )
+    assert len(lines) < 80 and len(read_list(tmp_path / "out").refused) == 5_063

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkprefill.grading import feedback, results, summary, tables
-from chunkprefill.grading.marking import Mark
-from chunkprefill.grading.results import Result
-from tests.hostile import world
+from chunkprefill_grading.marking import log, results, settle
+from chunkprefill_grading.marking.mark import Mark
+from chunkprefill_grading.marking.results import Result
+from chunkprefill_grading.reports import feedback, gradebooks, sheets, summary, tables
+from chunkprefill_grading.submission.spreadsheet import read_table
+from tests.grading.hostile import world
 from tests.needs import ROOT
 
 EVIL = "=cmd|' /C calc'!A0"
@@ -31,7 +33,8 @@ def result(student: str = "Ada", status: str = "ok", **more) -> Result:
             "student": student,
             "slug": more.pop("slug", student),
             "name": student,
-            "moodle_id": "",
+            "lms": "moodle" if "moodle_id" in more else "",
+            "lms_id": more.pop("moodle_id", ""),
             "status": status,
         },
         **{"problem_set": "T1", "score": results.total(marks) if status == "ok" else None, "max_score": 3.0},
@@ -102,9 +105,13 @@ class Tags(html.parser.HTMLParser):
 @given(st.text(max_size=60) | st.just(SCRIPT) | st.just("</style></title><svg onload=x>"))
 def test_nothing_that_a_student_wrote_is_part_of_the_page(text):
     one = result(
-        text or "x", "crashed", slug="x", reason=text, cells=((3, text),),
+        text or "x",
+        "crashed",
+        slug="x",
+        reason=text,
+        cells=((3, text),),
         marks=(Mark(text or "q", 0.0, 1.0, "raised", text, text), Mark("b", 0.0, 1.0, "bad answer", text)),
-    )  # fmt: skip
+    )
     tags = Tags()
     tags.feed(feedback.page(one))
     known = {
@@ -145,18 +152,21 @@ def test_a_page_says_what_happened(tmp_path):
 @pytest.mark.parametrize(
     ("status", "reason", "told"),
     [
-        ("raised", "TypeError: hidden 12345 (code cell 3, line 7)", "TypeError in cell 3, line 7."),
-        ("raised", "hidden_12345: x (code cell 3, line 7)", "An exception in cell 3, line 7."),
-        ("raised", "ValueError: (code cell 12345678, line 1) hidden", "ValueError."),
+        (
+            "raised",
+            "it raised TypeError (code cell 3, line 7: `x = [<`)",
+            "It raised TypeError (code cell 3, line 7: `x = [<`).",
+        ),
+        ("raised", "it raised an error of its own", "It raised an error of its own."),
+        ("raised", "it raised hidden_12345 (code cell 3, line 7: `x`)", "An exception."),
+        ("raised", "TypeError: hidden 12345 (code cell 3, line 7)", "An exception."),
+        ("raised", "it raised TypeError (code cell 123456789, line 1: `hidden`)", "An exception."),
         ("raised", "hidden 12345", "An exception."),
         ("bad answer", "a value of type hidden_12345: not a number, a string, a list or a dict", ""),
-        ("bad answer", "a value of type set: not a number, a string, a list or a dict",
-         "It is a value of type set: not a number, a string, a list or a dict."),
-        ("bad answer", "an array of shape [2, 3], [3, 2] is asked for",
-         "It is an array of shape [2, 3], [3, 2] is asked for."),
+        ("bad answer", "an array of another shape is asked for", "An array of another shape is asked for."),
         ("bad answer", "hidden 12345", ""),
     ],
-)  # fmt: skip
+)
 def test_what_a_process_says_of_hidden_questions_is_not_shown(status, reason, told):
     mark = Mark("q", 0.0, 1.0, status, reason)
     assert feedback.shown(mark) == told
@@ -165,17 +175,22 @@ def test_what_a_process_says_of_hidden_questions_is_not_shown(status, reason, to
 
 def test_a_zip_for_moodle(tmp_path):
     students = [result("Ada", moodle_id="7"), result("Ada B", moodle_id="8")]
-    paths = feedback.write(students, tmp_path, moodle=True)
+    paths = feedback.write(students, tmp_path, pack="moodle")
     with zipfile.ZipFile(paths[-1]) as archive:
         names = archive.namelist()
         assert names == [
-            "Ada_7_assignsubmission_file_/feedback.html", "Ada B_8_assignsubmission_file_/feedback.html"
-        ]  # fmt: skip
+            "Ada_7_assignsubmission_file_/feedback.html",
+            "Ada B_8_assignsubmission_file_/feedback.html",
+        ]
         assert b"2.5 of 3" in archive.read(names[0])
     before = paths[-1].read_bytes()
-    assert feedback.write(students, tmp_path, moodle=True)[-1].read_bytes() == before
-    with pytest.raises(ValueError, match="Eve"):
-        feedback.write([result("Eve")], tmp_path, moodle=True)
+    assert feedback.write(students, tmp_path, pack="moodle")[-1].read_bytes() == before
+    paths = feedback.write([*students, result("Eve")], tmp_path, pack="moodle")
+    assert paths[-1].read_bytes() == before and (tmp_path / "Eve.html").is_file()
+    (said,) = feedback.not_packed([*students, result("Eve")], "moodle")
+    assert said == "Eve: not in the zip, because no number of Moodle's is known"
+    with pytest.raises(ValueError, match="Moodle knows none of these"):
+        feedback.write([result("Eve")], tmp_path, pack="moodle")
 
 
 WORKSHEET = """\ufeffIdentifier,Full name,Email address,Status,Grade,Maximum Grade,Feedback comments
@@ -186,6 +201,11 @@ Participant 10,Bob,b@x,No submission,,100,
 """
 
 
+def worksheet(students, path):
+    table, notes = gradebooks.filled(students, read_table(path), "moodle")
+    return table.text(), notes
+
+
 def test_moodles_worksheet(tmp_path):
     (tmp_path / "w.csv").write_text(WORKSHEET, encoding="utf-8")
     students = [
@@ -194,7 +214,7 @@ def test_moodles_worksheet(tmp_path):
         result("Zhang, Wei (9)", moodle_id="9", slug="9", marks=(Mark("a", 3.0, 3.0),)),
         result("Gone", moodle_id="99"),
     ]
-    text, notes = tables.worksheet(students, tmp_path / "w.csv")
+    text, notes = worksheet(students, tmp_path / "w.csv")
     ada, wei, other, bob = rows(text)
     assert text.splitlines()[0] == WORKSHEET.splitlines()[0].removeprefix("\ufeff")
     assert (ada["Grade"], other["Grade"], bob["Grade"]) == ("83.333", "100", "")
@@ -203,13 +223,13 @@ def test_moodles_worksheet(tmp_path):
     assert notes == ["Gone: not in the worksheet"]
     for spoilt in ("a,b\n1,2\n", "", "Identifier\nParticipant 1\n"):
         (tmp_path / "w.csv").write_text(spoilt)
-        with pytest.raises(ValueError, match=r"w\.csv"):
-            tables.worksheet(students, tmp_path / "w.csv")
+        with pytest.raises(ValueError, match=r"cannot be read|no column"):
+            worksheet(students, tmp_path / "w.csv")
 
 
 def test_a_worksheet_is_joined_by_names_where_there_are_no_numbers(tmp_path):
     (tmp_path / "w.csv").write_text(WORKSHEET, encoding="utf-8")
-    text, notes = tables.worksheet([result("Ada"), result("Zhang, Wei")], tmp_path / "w.csv")
+    text, notes = worksheet([result("Ada"), result("Zhang, Wei")], tmp_path / "w.csv")
     assert [row["Grade"] for row in rows(text)] == ["83.333", "55", "", ""], (
         "two of that name: neither is guessed"
     )
@@ -228,27 +248,35 @@ def filled(path, text, **points):
     return path
 
 
+def written(folder) -> str:
+    return sheets.written_answers(settle.read_all(folder), settle.decided(folder))
+
+
+def taken(folder, path, by="ben", **how) -> sheets.Imported:
+    found, decisions = settle.read_all(folder), settle.decided(folder)
+    table = read_table(path, names=[each.name for each in found])
+    return sheets.import_points(folder, found, decisions, table, by=by, **how)
+
+
 def test_points_by_hand(tmp_path):
     for one in (manual("Ada"), manual("Bob", EVIL), manual("Eve"), result("Tom")):
         results.write(tmp_path, one)
-    found = results.read_all(tmp_path)
-    sheet = tables.written_answers(found, {})
+    found = settle.read_all(tmp_path)
+    sheet = written(tmp_path)
     assert [row["student"] for row in rows(sheet)] == ["Ada", "Bob", "Eve"]
     assert rows(sheet)[1]["answer"] == f"'{EVIL}"
-    assert tables.import_points(tmp_path, found, filled(tmp_path / "s.csv", sheet, Ada="3", Bob="0,5")) == (
-        2,
-        1,
-    )
-    found = {one.student: one for one in results.read_all(tmp_path)}
+    done = taken(tmp_path, filled(tmp_path / "s.csv", sheet, Ada="3", Bob="0,5"))
+    assert (done.marked, done.open) == (2, 1)
+    found = {one.student: one for one in settle.read_all(tmp_path)}
     assert (found["Ada"].status, found["Ada"].score) == ("ok", 5.0)
     assert (found["Bob"].score, found["Bob"].marks[1].comment) == (2.5, "well said")
     assert (found["Eve"].status, found["Eve"].score) == ("needs manual", None)
 
     results.write(tmp_path, manual("Ada", "another text"))
-    again = {one.student: one for one in results.read_all(tmp_path)}
+    again = {one.student: one for one in settle.read_all(tmp_path)}
     assert again["Ada"].status == "needs manual", "points belong to the text that was read"
     assert again["Bob"].score == 2.5, "and stay with the others"
-    new = tables.written_answers(list(again.values()), results.read_points(tmp_path))
+    new = written(tmp_path)
     assert [row["points"] for row in rows(new)] == ["", "0.5", ""]
 
 
@@ -262,14 +290,13 @@ def test_points_by_hand(tmp_path):
         ("points", "good", "from 0 to 4"),
         ("file", "../x", "no written answer"),
         ("question", "q", "no written answer"),
-        ("answer_id", "0" * 12, "another text"),
+        ("answer_id", "t-" + "0" * 12, "another text"),
     ],
 )
 def test_a_sheet_with_a_mistake_is_taken_not_at_all(tmp_path, column, value, why):
     for one in (manual("Ada"), manual("Bob")):
         results.write(tmp_path, one)
-    found = results.read_all(tmp_path)
-    path = filled(tmp_path / "s.csv", tables.written_answers(found, {}), Ada="1", Bob="2")
+    path = filled(tmp_path / "s.csv", written(tmp_path), Ada="1", Bob="2")
     table = rows(path.read_text())
     table[1][column] = value
     with path.open("w", newline="") as file:
@@ -277,8 +304,8 @@ def test_a_sheet_with_a_mistake_is_taken_not_at_all(tmp_path, column, value, why
         writer.writeheader()
         writer.writerows(table)
     with pytest.raises(ValueError, match=f"row 3: .*{why}"):
-        tables.import_points(tmp_path, found, path)
-    assert results.read_points(tmp_path) == {}
+        taken(tmp_path, path)
+    assert not log.read(tmp_path).events
 
 
 def test_a_result_survives_its_file_and_a_broken_one_is_named(tmp_path):
@@ -288,10 +315,10 @@ def test_a_result_survives_its_file_and_a_broken_one_is_named(tmp_path):
     for spoilt in ("", "{}", "[]", '{"format": "chunkprefill-result", "version": 9}'):
         (tmp_path / "ada.json").write_text(spoilt)
         with pytest.raises(ValueError, match=r"ada\.json"):
-            results.read_all(tmp_path)
+            settle.read_all(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no results"):
-        results.read_all(tmp_path / "empty")
+        settle.read_all(tmp_path / "empty")
 
 
 def test_all_but_run_works_where_nothing_is_a_unix(tmp_path):
@@ -310,11 +337,13 @@ def test_all_but_run_works_where_nothing_is_a_unix(tmp_path):
     ]
     script = f"""
 import sys
+import sysconfig
+sysconfig.get_config_vars()  # what a real Windows reads elsewhere
 sys.modules.update(fcntl=None, resource=None)
 sys.platform = "win32"
 import os
 os.O_NOFOLLOW = os.O_NONBLOCK = 0
-from chunkprefill.grading.cli import main
+from chunkprefill_grading.cli import main
 for line in {lines!r}:
     assert main(line) == 0, line
 assert main(["run", "sub", "--key", "set/key.json", "--out", "out"]) == 1

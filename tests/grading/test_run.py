@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from chunkprefill.grading import run as runs
-from chunkprefill.grading import sandbox
-from chunkprefill.grading.results import load, read_all
-from chunkprefill.grading.run import Grader, run, status_of
-from chunkprefill.grading.sandbox import Limits, SandboxError
-from tests.hostile import world
+from chunkprefill_grading.marking import run as runs
+from chunkprefill_grading.marking.results import load, write
+from chunkprefill_grading.marking.run import Grader, Judging, run, status_of
+from chunkprefill_grading.marking.settle import read_all
+from chunkprefill_grading.sandbox import limits as sandbox
+from chunkprefill_grading.sandbox.limits import Limits, SandboxError
+from chunkprefill_grading.submission.collect import Student
+from chunkprefill_grading.submission.load import parse
+from tests.grading.hostile import world
 from tests.needs import ROOT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names what Linux lacks")
@@ -32,7 +35,7 @@ def a_class(folder: Path, n: int) -> dict[str, tuple[str, float | None]]:
         (world.HONEST, "ok", 3.0),
         (HALF, "ok", 1.0),
         (("number = None",), "no answer", None),
-        ((*world.HONEST, "import os; os._exit(3)"), "crashed", None),
+        ((*world.HONEST, "import os; os._exit(3)"), "ok", 3.0),  # that cell is left out
         (world.HONEST[1:], "ok", 2.0),
     ]
     due: dict[str, tuple[str, float | None]] = {}
@@ -46,8 +49,9 @@ def a_class(folder: Path, n: int) -> dict[str, tuple[str, float | None]]:
 
 
 def graded(submitted: Path, out: Path, **how) -> list:
-    key = how.pop("key", world.KEY)
-    return run(submitted, out, key, marker=world.mark, quiet=True, limits=how.pop("limits", LIMITS), **how)
+    limits, safe = how.pop("limits", LIMITS), how.pop("safe", True)
+    by = Judging(how.pop("key", world.KEY), limits, safe, marker=world.mark)
+    return run(submitted, out, by, quiet=True, **how)
 
 
 def outcomes(out: Path) -> dict[str, tuple[str, float | None]]:
@@ -61,6 +65,7 @@ def test_a_class(walls, tmp_path):
     assert [result.student for result in made] == sorted(due)
     assert all(result.sandbox == "bubblewrap" and len(result.marks) == 3 for result in made)
     assert (result := made[5]).status == "unreadable" and "cut off" in result.reason
+    assert made[3].cells == ((4, "left out, because it ended the program: the process ended itself"),)
 
     assert graded(tmp_path / "in", tmp_path / "out") == [], "who is graded is not graded again"
     world.hand_in(tmp_path / "in", "s01", *world.HONEST)  # handed in anew
@@ -86,7 +91,7 @@ def test_another_grader_grades_again(walls, tmp_path, monkeypatch):
     assert graded(tmp_path / "in", tmp_path / "out") == []
 
 
-def test_many_jobs_harm_nobody(walls, tmp_path):
+def test_many_jobs_harm_no_submission(walls, tmp_path):
     """Ten at a time need seven seconds of CPU between them: each waits far longer than anybody may sleep."""
     work = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
     for i in range(10):
@@ -99,12 +104,12 @@ def test_many_jobs_harm_nobody(walls, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from chunkprefill.grading.run import run
-from chunkprefill.grading.sandbox import Limits
-from tests.hostile import world
+from chunkprefill_grading.marking.run import Judging, run
+from chunkprefill_grading.sandbox.limits import Limits
+from tests.grading.hostile import world
 folder = Path(sys.argv[1])
-run(folder / "in", folder / sys.argv[2], world.KEY, marker=world.mark, quiet=True, jobs=2,
-    limits=Limits(cpu_s=3, idle_s=3.0, memory_mb=512))
+by = Judging(world.KEY, Limits(cpu_s=3, idle_s=3.0, memory_mb=512), marker=world.mark)
+run(folder / "in", folder / sys.argv[2], by, quiet=True, jobs=2)
 """
 
 
@@ -163,7 +168,7 @@ def test_killed_at_random_moments_and_run_again(walls, tmp_path):
     deadline = time.monotonic() + 5
     while (left := alive(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not left, "a killed grader leaves nobody behind"
+    assert not left, "a killed grader leaves no process behind"
 
 
 def test_two_runs_at_once_are_one_too_many(walls, tmp_path):
@@ -189,11 +194,14 @@ def test_a_safe_run_grades_again_what_was_graded_unsafely(walls, tmp_path):
 
 
 @linux
-@pytest.mark.parametrize("said", [
-    "bwrap: setting up uid map: Permission denied",
-    "bwrap: No permissions to create new namespace, likely because the kernel does not allow it",
-    "bwrap: Creating new namespace failed: Operation not permitted",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        "bwrap: setting up uid map: Permission denied",
+        "bwrap: No permissions to create new namespace, likely because the kernel does not allow it",
+        "bwrap: Creating new namespace failed: Operation not permitted",
+    ],
+)
 def test_forbidden_user_namespaces_are_named(tmp_path, monkeypatch, said):
     fake = tmp_path / "bwrap"
     fake.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
@@ -220,7 +228,7 @@ def test_other_causes_are_named(tmp_path, monkeypatch):
         graded(tmp_path / "in", tmp_path / "out")
 
 
-def test_a_bug_of_the_graders_own_stops_nobody_and_tells_students_nothing(walls, tmp_path, capsys):
+def test_a_bug_of_the_graders_own_stops_no_other_and_tells_students_nothing(walls, tmp_path, capfd):
     world.hand_in(tmp_path / "in", "Ada", *world.HONEST)
     world.hand_in(tmp_path / "in", "Bob", "number = 13", *world.HONEST[1:])
 
@@ -229,13 +237,13 @@ def test_a_bug_of_the_graders_own_stops_nobody_and_tells_students_nothing(walls,
             raise KeyError(world.SECRET)
         return world.mark(key, answers, written)
 
-    made = run(tmp_path / "in", tmp_path / "out", world.KEY, marker=marker, quiet=True, limits=LIMITS)
+    made = run(tmp_path / "in", tmp_path / "out", Judging(world.KEY, LIMITS, marker=marker), quiet=True)
     assert [(result.student, result.status, result.score) for result in made] == [
         ("Ada", "ok", 3.0),
         ("Bob", "crashed", None),
     ]
     assert world.SECRET not in json.dumps([str(result) for result in made])
-    assert "the grader itself failed" in made[1].reason and world.SECRET in capsys.readouterr().err
+    assert "the grader itself failed" in made[1].reason and world.SECRET in capfd.readouterr().err
 
 
 def test_a_status_is_no_score():
@@ -247,7 +255,23 @@ def test_a_status_is_no_score():
     assert status_of([full, manual], []) == ("needs manual", "to be marked by a person: c")
     assert status_of([full, silent], [[3, "MemoryError", True]])[0] == "memory"
     assert status_of([full, full], [[3, "MemoryError", True]])[0] == "ok"
-    assert "code cell 4 failed: NameError: x" in status_of([silent], [[4, "NameError: x", False]])[1]
+    assert (
+        "code cell 4 stopped and said “NameError: x”" in status_of([silent], [[4, "NameError: x", False]])[1]
+    )
+
+
+def test_no_submission_makes_a_result_that_cannot_be_read_back(tmp_path):
+    names = [row["name"] for row in world.KEY["questions"]]
+    cells = [f"# Answer: {name}\n{'€' * 7_900}" for name in (*names, *(f"more{i}" for i in range(240)))]
+    book = {"cells": [{"cell_type": "code", "source": cell} for cell in cells]}
+    found = parse(json.dumps(book).encode())
+    troubles = [[i, "ModuleNotFoundError: " + "€" * 500, False] for i in range(3_000)]
+    grader = Grader(Judging(world.KEY, LIMITS), tmp_path)
+    marks = [runs.Mark(name, 0.0, 1.0) for name in names]
+    made = grader._result(Student("Ada", "Ada", "Ada.ipynb"), "ok", "", marks, found, troubles)
+    write(tmp_path, made)
+    assert load(tmp_path / "Ada.json") == made
+    assert set(made.answers) == set(names) and len(made.cells) == runs.MAX_TROUBLES
 
 
 def test_limits_are_numbers():
@@ -269,17 +293,17 @@ def test_a_machine_that_is_short_for_a_moment_gets_another_try(walls, tmp_path, 
     student = world.hand_in(tmp_path, "Ada", *world.HONEST)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with sandbox.staged(tmp_path / "stage") as stage:
-        grader = Grader(world.KEY, stage=stage, limits=LIMITS, marker=world.mark)
+        grader = Grader(Judging(world.KEY, LIMITS, marker=world.mark), stage)
         started, tries = grader._started, []
 
-        def sometimes(found):
+        def sometimes(*how):
             tries.append(1)
             if len(tries) < 3:
                 raise SandboxError("no more processes")
-            return started(found)
+            return started(*how)
 
         monkeypatch.setattr(grader, "_started", sometimes)
         assert grader.grade(student, grader.read(student, tmp_path)).score == 3
-        monkeypatch.setattr(grader, "_started", lambda found: (_ for _ in ()).throw(SandboxError("never")))
-        with pytest.raises(SandboxError, match="never"):
-            grader.grade(student, grader.read(student, tmp_path))
+        monkeypatch.setattr(grader, "_started", lambda *how: (_ for _ in ()).throw(SandboxError("never")))
+        result = grader.grade(student, grader.read(student, tmp_path))
+        assert result.status == "crashed" and "could not be run: never" in result.reason

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
-from chunkprefill.grading.answers import rebuilt
-from chunkprefill.grading.session import (
+from chunkprefill_grading.sandbox.answers import rebuilt
+from chunkprefill_grading.sandbox.limits import Limits
+from chunkprefill_grading.sandbox.notebook_env import plain_python
+from chunkprefill_grading.sandbox.process import Clock, PipeSession
+from chunkprefill_grading.sandbox.session import (
     ArraySpec,
     BadAnswer,
     LocalSession,
@@ -17,9 +22,9 @@ from chunkprefill.grading.session import (
     OutOfMemory,
     Raised,
     Refused,
+    TimedOut,
     seen,
 )
-from chunkprefill.grading.surroundings import plain_python
 
 POLICIES = {
     "RequestLevel": "cp.RequestLevel(4)",
@@ -121,7 +126,7 @@ def test_answers_and_what_is_none():
             session.value(name)
     with pytest.raises(NoAnswer):
         session.call("todo", [1])
-    with pytest.raises(Raised, match=r"ZeroDivisionError: division by zero \(code cell 2, line 3\)"):
+    with pytest.raises(Raised, match=r"raised ZeroDivisionError \(code cell 2, line 3: `def bad"):
         session.call("bad", [1])
     with pytest.raises(Raised, match="TypeError"):
         session.call("f", [])
@@ -197,7 +202,15 @@ def area(r):
         ("!ls\nx = 1", "pass\nx = 1"),
         ("len?", "pass"),
         ("%%bash\nrm -rf x", "pass"),
-        ("%%time\nx = 1\n%matplotlib inline", "x = 1\npass"),
+        ("%%time\nx = 1\n%matplotlib inline", "pass\nx = 1\npass"),
+        ("%%capture out\nx = 1", "out = None\nx = 1"),
+        ("%time x = f(\n    2)", "x = f(\n    2)"),
+        ("if x:\n    %time y = 2", "if x:\n    y = 2"),
+        ("files = !ls *.py\nn = 3", "files = []\nn = 3"),
+        ("a['b'] = %who_ls", "a['b'] = None"),
+        ('t = """\n!not\n"""\n!ls\nu = 7 % 4', 't = """\n!not\n"""\npass\nu = 7 % 4'),
+        ("%load_ext autoreload\n%autoreload 2\nx = 1", "pass\npass\nx = 1"),
+        ("np.quantile??\nx = 1", "pass\nx = 1"),
         ("text = '''\n%not magic\n'''", "text = '''\n%not magic\n'''"),
     ],
 )
@@ -214,3 +227,74 @@ def test_any_name_may_be_asked_for(what, name):
         return
     with pytest.raises(Refused):
         ask(name)
+
+
+class Watched(PipeSession):
+    """A session without a process: its clock and the process's state are told."""
+
+    def __init__(self, tells_waits: bool) -> None:
+        self.limits, self.safe, self._bound = Limits(idle_s=5.0), False, True
+        self._asked = self._idle = self._cpu = self._begun_cpu = 0.0
+        self._most_idle, self._tells_waits = 5.0, tells_waits
+        self._begun_bytes, self._answered = 0, None
+        self.now, self.state, self._has_ended = Clock(0.0, 0.0, 0.0), "S", False
+
+    def _clock(self) -> Clock:
+        return self.now
+
+    def _state(self) -> str:
+        return self.state
+
+    def _private_bytes(self) -> int:
+        return 0
+
+    def look(self, wall: float, process: float, state: str) -> None:
+        self.now, self.state = Clock(wall, process, 0.0), state
+        self._answered = self._check_limits(self._last)
+
+
+@pytest.mark.parametrize(("tells_waits", "idle"), [(True, 1.7), (False, 0.0)])
+def test_who_is_awake_at_every_look_has_slept_in_between(tells_waits, idle):
+    session = Watched(tells_waits)
+    session._last = session.now
+    session.look(1.0, 0.1, "R")
+    session.look(2.0, 0.3, "R")  # answered here
+    assert session._idle == 0.0
+    session._settle(
+        Clock(9.0, 0.3, 0.0)
+    )  # seven seconds pass until the next question: those are the grader's
+    assert session._idle == pytest.approx(idle)
+
+
+def test_a_wait_for_a_processor_is_no_sleep_however_late_it_is_told():
+    session = Watched(True)
+    session._last = session.now
+    session.look(1.0, 0.1, "R")  # it waits for a processor, and the kernel does not say so yet
+    session.look(2.0, 2.0, "S")
+    session.look(3.0, 2.0, "R")
+    session._settle(Clock(3.5, 3.0, 0.0))
+    assert session._idle == pytest.approx(0.0)
+    session.look(4.0, 2.5, "S")
+    assert session._idle == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("over", ["", "Z", "X"])
+def test_a_loop_that_the_kernel_ended_did_not_sleep(over):
+    """Between its end and the pipe's word of it, nothing says how long the process had run."""
+    session = Watched(True)
+    session._last = session.now
+    for second in range(1, 8):
+        session.look(float(second), 0.0, "R")  # it runs, and the kernel has not told how long
+    session.look(8.0, 0.0, over)
+    session.look(8.5, 0.0, over)
+    assert session._idle == pytest.approx(0.5)
+    with pytest.raises(TimedOut, match="it did nothing for 5 s"):  # another process holds its pipe open
+        session.look(14.0, 0.0, over)
+
+
+def test_seconds_of_a_process_that_is_no_more_are_the_last_that_were_told():
+    session = Watched(True)
+    session._pid, session._seconds = os.getpid(), 0.0
+    before = session._process_seconds()
+    session._pid = 2**22 + 1  # above the largest number that the kernel gives
+    assert before > 0 and session._process_seconds() == before and PipeSession._state(session) == ""

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkprefill.grading import wire
-from chunkprefill.grading.answers import nested, sent, simple
-from chunkprefill.grading.session import ArraySpec, BadAnswer, array, sendable
-from chunkprefill.grading.wire import BadValue, Raw
+from chunkprefill_grading.sandbox import wire
+from chunkprefill_grading.sandbox.answers import nested, sent, simple
+from chunkprefill_grading.sandbox.session import ArraySpec, BadAnswer, array, sendable
+from chunkprefill_grading.sandbox.wire import BadValue, Raw
 
 numbers = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
 leaves = st.none() | st.booleans() | numbers | st.text(max_size=20)
@@ -50,10 +50,12 @@ def test_any_bytes_are_an_object_or_refused(line):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-        st.sampled_from(["dict", "array", "shape", "dtype", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["dict", "array", "shape", "dtype", "x"]), inner, max_size=4)
+    ),
     max_leaves=25,
-)  # fmt: skip
+)
 
 
 @given(json_values)
@@ -138,9 +140,11 @@ def test_arrays_that_are_none(spoilt):
     st.data(),
 )
 def test_arrays_arrive_as_nested_lists_and_return(dtype, shape, data):
-    there = np.array(
-        data.draw(st.lists(st.integers(0, 1), min_size=math.prod(shape), max_size=math.prod(shape)))
-    ).astype(dtype).reshape(shape)  # fmt: skip
+    there = (
+        np.array(data.draw(st.lists(st.integers(0, 1), min_size=math.prod(shape), max_size=math.prod(shape))))
+        .astype(dtype)
+        .reshape(shape)
+    )
     raw = wire.decode(json.loads(json.dumps(sendable(there))))
     if 0 not in shape:
         assert nested(raw) == there.tolist()

@@ -1,0 +1,1 @@
+"""Timings with provenance: `python -m benchmarks NAME` writes JSON. Not installed with the packages."""

@@ -1,0 +1,177 @@
+/* For who reads: a drawer that closes, where one is and where one stopped, folds that print, previews of words and
+   sources, explorers that speak, answers that can be cleared. Without it every page can still be read. */
+"use strict";
+(() => {
+  const BASE = new URL(".", document.currentScript.src);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const make = (tag, attributes = {}, text = "") => {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (text) node.textContent = text;
+    return node;
+  };
+  const OURS = "chunkprefill:";
+  const kept = (key) => { try { return localStorage.getItem(OURS + key); } catch { return null; } };
+  const remembered = (key) => { try { return JSON.parse(kept(key) || "null"); } catch { return null; } }; // others may share the origin
+  const keep = (key, value) => { try { localStorage.setItem(OURS + key, value); return true; } catch { return false; } };
+
+  // --- the phone's drawers: one taps an entry, or ✕, or goes back, and they are gone ------------------------
+  const drawers = () => {
+    for (const dialog of all("dialog[id$='sidebar-modal']")) {
+      dialog.addEventListener("click", (event) => { if (event.target.closest("a[href]")) dialog.close(); });
+      const close = make("button", { type: "button", class: "cp-close", "aria-label": "Close" }, "✕");
+      close.addEventListener("click", () => dialog.close());
+      const dress = () => { if (dialog.open && !dialog.querySelector(".cp-close")) dialog.prepend(close); };
+      new MutationObserver(dress).observe(dialog, { attributes: true, attributeFilter: ["open"] });
+    }
+    const shut = () => all("dialog[open]").forEach((dialog) => dialog.close());
+    addEventListener("popstate", shut);
+    addEventListener("hashchange", shut);
+    addEventListener("pageshow", (event) => { if (event.persisted) shut(); });
+  };
+
+  // --- print: every fold open, on a light page -----------------------------------------------------------------
+  const printing = () => {
+    let shut = [], theme;
+    const open = () => {
+      shut = all("details:not([open])");
+      shut.forEach((fold) => (fold.open = true));
+      theme = document.documentElement.dataset.theme;
+      document.documentElement.dataset.theme = "light";
+    };
+    const back = () => {
+      shut.forEach((fold) => (fold.open = false));
+      if (theme) document.documentElement.dataset.theme = theme;
+    };
+    addEventListener("beforeprint", open);
+    addEventListener("afterprint", back);
+  };
+
+  // --- what scrolls sideways can be reached by the keyboard -----------------------------------------------------
+  // The theme measured every box of a page at load and after each change, reading and writing in turn: half a second
+  // on a phone. Here a box is measured when it comes near the screen, and all of a batch before any is changed.
+  const tabStops = () => {
+    const boxes = all("pre, .cell_output > .output, .jp-RenderedHTMLCommon, .pst-scrollable-table-container, .cp-table");
+    const seen = new IntersectionObserver((entries) => {
+      const near = entries.filter((entry) => entry.isIntersecting).map((entry) => entry.target);
+      const scroll = near.map((box) => box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight);
+      near.forEach((box, i) => { box.tabIndex = scroll[i] ? 0 : -1; seen.unobserve(box); });
+    }, { rootMargin: "900px 0px" });
+    const watch = () => boxes.forEach((box) => seen.observe(box));
+    let soon;
+    addEventListener("resize", () => { clearTimeout(soon); soon = setTimeout(watch, 300); });
+    watch();
+  };
+
+  // --- where one is in a chapter, and where one stopped ----------------------------------------------------------
+  const progress = () => {
+    const article = document.querySelector(".bd-article"), heads = all(".bd-article h2");
+    if (!article || heads.length < 4) return;
+    const place = location.pathname.split("/").pop();
+    const bar = make("div", { class: "cp-progress", "aria-hidden": "true" });
+    const fill = make("span", { class: "cp-progress-fill" }), name = make("span", { class: "cp-progress-name" });
+    bar.append(fill, name);
+    document.body.append(bar);
+    const title = (head) => head.firstChild?.textContent?.trim() || head.textContent.trim();
+    const stopped = remembered(`place:${place}`);
+    let told = 0;
+    const update = () => {
+      told = 0;
+      const { top, height } = article.getBoundingClientRect();
+      const share = Math.min(1, Math.max(0, (innerHeight * 0.4 - top) / height));
+      fill.style.transform = `scaleX(${share.toFixed(4)})`;
+      const here = heads.filter((head) => head.getBoundingClientRect().top < innerHeight * 0.4).pop();
+      const words = here ? title(here) : "";
+      if (name.textContent !== words) {
+        name.textContent = words;
+        if (here) keep(`place:${place}`, JSON.stringify({ id: here.parentElement.id, title: words }));
+      }
+    };
+    addEventListener("scroll", () => { told ||= requestAnimationFrame(update); }, { passive: true });
+    if (typeof stopped?.id === "string" && typeof stopped.title === "string" && !location.hash && document.getElementById(stopped.id) && stopped.id !== heads[0].parentElement.id) {
+      const again = make("p", { class: "cp-resume" });
+      again.append("You stopped at ", make("a", { href: `#${stopped.id}` }, stopped.title), ".");
+      document.querySelector(".bd-article h1")?.after(again);
+    }
+  };
+
+  // --- previews of glossary words and sources, on hover and on focus ----------------------------------------------
+  let texts;
+  const previews = () => {
+    const links = all(".bd-article a[href*='glossary.html#'], .bd-article a[href*='bibliography.html#']");
+    if (!links.length) return;
+    const card = make("div", { class: "cp-preview", role: "tooltip", id: "cp-preview" });
+    card.hidden = true;
+    document.body.append(card);
+    const fetched = () => (texts ??= new Promise((go) => {
+      const script = make("script", { src: new URL("previews.js", BASE) });
+      script.onload = () => go(window.coursePreviews || {});
+      script.onerror = () => go({});
+      document.head.append(script);
+    }));
+    let over;
+    const show = async (link) => {
+      over = link;
+      const found = (await fetched())[link.getAttribute("href").split("/").pop()];
+      if (!found || over !== link) return;
+      card.textContent = found;
+      card.hidden = false;
+      const { left, bottom, top } = link.getBoundingClientRect();
+      const { width, height } = card.getBoundingClientRect();
+      card.style.left = `${Math.max(8, Math.min(left, innerWidth - width - 8)) + scrollX}px`;
+      card.style.top = `${(bottom + height + 8 < innerHeight ? bottom + 4 : top - height - 4) + scrollY}px`;
+      link.setAttribute("aria-describedby", "cp-preview");
+    };
+    const hide = () => { card.hidden = true; over?.removeAttribute("aria-describedby"); over = undefined; };
+    for (const link of links) {
+      link.addEventListener("mouseenter", () => show(link));
+      link.addEventListener("focus", () => show(link));
+      link.addEventListener("mouseleave", hide);
+      link.addEventListener("blur", hide);
+    }
+    addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  };
+
+  // --- explorers: what a move changed is said ---------------------------------------------------------------------
+  const explorers = () => {
+    const voice = make("div", { class: "cp-voice", role: "status" });
+    let there = false;
+    for (const box of all(".cp-explorer")) {
+      if (!there) { document.body.append(voice); there = true; }
+      box.addEventListener("change", ({ target }) => setTimeout(() => {
+        if (target.type !== "radio") return; // a number is drawn, and said, when it is asked for
+        const frame = all("svg[aria-label]", box).find((svg) => svg.getClientRects().length);
+        if (frame) voice.textContent = frame.getAttribute("aria-label");
+      }, 60));
+    }
+  };
+
+  // --- choices are kept; all that is kept can be cleared ------------------------------------------------------------
+  const answers = () => {
+    for (const box of all(".cp-choice")) {
+      const id = box.dataset.id, mine = kept(`answer:${id}`);
+      for (const input of all("input[type=radio]", box)) {
+        if (input.value === mine) input.checked = true;
+        input.addEventListener("change", () => keep(`answer:${id}`, input.value));
+      }
+    }
+    const foot = document.querySelector(".bd-article");
+    if (!foot || !document.querySelector(".cp-el")) return;
+    const line = make("p", { class: "cp-clear-line" });
+    const clear = make("button", { type: "button", class: "cp-clear" }, "Clear my answers");
+    const said = make("span", { role: "status" });
+    clear.addEventListener("click", () => {
+      try {
+        Object.keys(localStorage).filter((key) => key.startsWith(OURS)).forEach((key) => localStorage.removeItem(key));
+        said.textContent = " Cleared: predictions, choices, orders, code and the place where you stopped.";
+        setTimeout(() => location.reload(), 900);
+      } catch { said.textContent = " This browser keeps nothing."; }
+    });
+    line.append(clear, said);
+    foot.append(line);
+  };
+
+  const start = () => [drawers, printing, tabStops, progress, previews, explorers, answers].forEach((part) => part());
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();

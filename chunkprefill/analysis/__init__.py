@@ -1,1 +1,0 @@
-"""See it: metrics of a trace, pictures of what ran, explorers that move them."""

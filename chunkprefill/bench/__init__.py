@@ -1,1 +1,0 @@
-"""Timings with provenance: `python -m chunkprefill.bench NAME` writes JSON."""

@@ -1,1 +1,0 @@
-"""Mark submissions: student code in a sandbox, every comparison outside. `python -m chunkprefill.grading`."""

@@ -1,7 +1,0 @@
-"""`python -m chunkprefill.grading`."""
-
-import sys
-
-from chunkprefill.grading.cli import main
-
-sys.exit(main())

@@ -1,0 +1,78 @@
+"""What cannot be drawn is refused in one line, before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import as_whole
+
+MOST_CELLS = 20_000  # of one picture: more cannot be told apart, and make a page of many megabytes
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`."""
+    number = as_whole(value)
+    if number is None or number < least:
+        raise ValueError(f"{name} is {value!r}: a whole number of at least {least} is needed")
+    return number
+
+
+def few_enough(n_cells: int, what: str) -> None:
+    """ValueError where a picture would have more than `MOST_CELLS`."""
+    if n_cells > MOST_CELLS:
+        raise ValueError(f"{what} are {n_cells:,} cells, and a picture can show {MOST_CELLS:,}")
+
+
+def runs(traces: Any, *, steps: bool = True) -> None:
+    """ValueError unless `traces` is {title: Trace} with at least one entry, and each (`steps`) ran a step."""
+    if not isinstance(traces, Mapping):
+        raise ValueError(f"traces is a {type(traces).__name__}: {{title: trace}} is needed")
+    if not traces:
+        raise ValueError("no traces to draw: {title: trace} is empty")
+    for title, trace in traces.items():
+        if not isinstance(trace, Trace):
+            raise ValueError(f"trace {title!r} is a {type(trace).__name__}, not a Trace")
+        if steps:
+            ran(trace, f"trace {title!r}")
+
+
+def ran(trace: Trace, name: str = "the trace") -> None:
+    """ValueError for a trace without a step."""
+    if not isinstance(trace, Trace):
+        raise ValueError(f"{name} is a {type(trace).__name__}, not a Trace")
+    if not len(trace.steps):
+        raise ValueError(f"{name} has no steps: nothing ran")
+
+
+def ends_after(until: float | None) -> None:
+    """ValueError for an axis that would end at 0 s or before."""
+    if until is not None and not (isinstance(until, Real) and 0 < until < math.inf):
+        raise ValueError(f"until={until!r}: the axis ends after 0 s")
+
+
+def one_of(name: str, value: Any, known: Iterable[Any]) -> None:
+    """ValueError, with the names there are, for an unknown one."""
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"no {name} {value!r}; there are {', '.join(map(str, known))}")
+
+
+def amounts(name: str, values: Iterable[Any], *, least: int = 1) -> list[float]:
+    """`values` as finite numbers of at least 0, `least` of them."""
+    numbers = list(values)
+    if len(numbers) < least:
+        raise ValueError(f"{name} has {len(numbers)} numbers, at least {least} needed")
+    for value in numbers:
+        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+            raise ValueError(f"{name} has {value!r}: a finite number of at least 0 is needed")
+    return numbers
+
+
+def a_word_each(name: str, words: Sequence[str], n: int) -> None:
+    """ValueError for words that are not one for each of `n`; none at all are fine."""
+    if len(words) not in (0, n):
+        raise ValueError(f"{name} has {len(words)} words for {n}")

@@ -1,0 +1,134 @@
+"""Scheduler and device on one time axis: when a step was scheduled, when it ran, when the device waited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, Unpack
+
+from chunkprefill.measure import measured
+from chunkprefill.plots.checks import ends_after, runs, whole
+from chunkprefill.plots.style import Canvas, Picture, Table, Words
+from chunkprefill.plots.timeline import milliseconds
+from chunkprefill.scheduling.core import Step
+from chunkprefill.scheduling.trace import Trace
+
+LEFT, RIGHT, LANE, GAP, HEAD = 96.0, 492.0, 30.0, 8.0, 30.0  # user units
+
+
+def lanes_picture(
+    traces: Mapping[str, Trace],
+    *,
+    first: int | Mapping[str, int] = 0,
+    n_steps: int = 8,
+    until: float | None = None,
+    **words: Unpack[Words],
+) -> Picture:
+    """Some steps of each run: above what the scheduler did, beneath what the device ran, on one time axis.
+
+    traces: {title: trace}. first: the first step drawn, or {title: the first of that run}; n_steps of them,
+    each run from its own beginning. A run's steps may be its own: overlapped, an arrival is seen later.
+    words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from.
+    until: where the axis ends, s after that; default: when the slowest run's last one has ended. A gap
+    between two boxes of the device is time in which it waits. Raises ValueError for steps that are not there.
+    """
+    runs(traces)
+    ends_after(until)
+    n_steps = whole("n_steps", n_steps, 1)
+    shown: dict[str, list[Step]] = {}
+    begin = first if isinstance(first, Mapping) else dict.fromkeys(traces, first)
+    if unnamed := [title for title in traces if title not in begin]:
+        raise ValueError(
+            f"first names no step of trace {unnamed[0]!r}; it names {', '.join(map(str, begin))}"
+        )
+    for title, trace in traces.items():
+        shown[title] = trace.steps[begin[title] : begin[title] + n_steps]
+        if begin[title] < 0 or not shown[title]:
+            raise ValueError(f"{title}: no step {begin[title]} among {len(trace.steps)}")
+    end = until or max(steps[-1].end - steps[0].scheduled for steps in shown.values())
+    words.setdefault("badge", "simulated")
+    say: Any = measured if words["badge"] == "measured" else _short
+    tall = HEAD + 2 * LANE + GAP + 22
+    canvas = Canvas(26 + tall * len(shown) + 46)
+    keys = (("scheduling", "scheduling"), ("prefill", "with a chunk"), ("decode", "decodes alone"))
+    x = 0.0
+    for fill, name in keys:
+        canvas.rect(x, 0, 18, 18, fill, radius=3)
+        canvas.text(x + 24, 15, name)
+        x += 44 + 9.4 * len(name)
+    for k, (title, steps) in enumerate(shown.items()):
+        _lane(canvas, 34 + k * tall, title, steps, end, say)
+    y = 34 + tall * len(shown) - 8
+    canvas.line(LEFT, y, RIGHT, y, width=1)
+    for tick in _ticks(end):
+        x = LEFT + (RIGHT - LEFT) * tick / end
+        canvas.line(x, y, x, y + 5, width=1)
+        canvas.text(x, y + 24, f"{1e3 * tick:g}", anchor="middle")
+    canvas.text(0, y + 24, "time, ms")
+    rows = []
+    for title, steps in shown.items():
+        idle = [0.0, *(max(0.0, b.start - a.end) for a, b in pairwise(steps))]
+        for i, (step, waits) in enumerate(zip(steps, idle)):
+            chunks = len(step.batch.totals().chunks)
+            what = f"{len(step.batch) - chunks} decodes" + (f", {chunks} chunk" if chunks else "")
+            took = (say(step.dispatched - step.scheduled), say(step.end - step.start), say(waits))
+            rows.append((title, begin[title] + i, what, *took))
+    header = ("run", "step", "holds", "scheduled in", "runs for", "device waits before")
+    said = " ".join(_said(title, steps, say) for title, steps in shown.items())
+    return canvas.picture(
+        alt=f"Two lanes for each run, to scale, {n_steps} steps. {said}",
+        table=Table(header=header, rows=rows),
+        **words,
+    )
+
+
+def _lane(canvas: Canvas, y: float, title: str, steps: list[Step], end: float, say: Any) -> None:
+    zero, scale = steps[0].scheduled, (RIGHT - LEFT) / end
+    canvas.text(0, y + 20, title, bold=True)
+    waited = _waited(steps)
+    if waited > 0:
+        canvas.text(RIGHT, y + 20, f"device waits {say(waited)}", anchor="end")
+    top, low = y + HEAD, y + HEAD + LANE + GAP
+    canvas.text(LEFT - 10, top + 21, "scheduler", anchor="end")
+    canvas.text(LEFT - 10, low + 21, "device", anchor="end")
+    for step in steps:
+        kind = "prefill" if step.batch.totals().chunks else "decode"
+        for at, begin, stop, fill in (
+            (top, step.scheduled, step.dispatched, "scheduling"),
+            (low, step.start, step.end, kind),
+        ):
+            a, b = scale * (begin - zero), min(scale * (stop - zero), RIGHT - LEFT)
+            high = LANE if fill != "decode" else 0.6 * LANE
+            if b > a:
+                canvas.rect(LEFT + a, at + LANE - high, max(b - a - 1, 0.8), high, fill, radius=1)
+    for before, after in pairwise(steps):
+        left, right = scale * (before.end - zero), min(scale * (after.start - zero), RIGHT - LEFT)
+        if right - left > 2:
+            canvas.line(LEFT + left, low + LANE + 4, LEFT + right, low + LANE + 4, "trouble", width=4)
+
+
+def _waited(steps: list[Step]) -> float:
+    """s for which the device stood still between the steps."""
+    return sum(max(0.0, b.start - a.end) for a, b in pairwise(steps))
+
+
+def _said(title: str, steps: list[Step], say: Any) -> str:
+    took = steps[-1].end - steps[0].scheduled
+    scheduling = sum(step.dispatched - step.scheduled for step in steps)
+    return (
+        f"{title}: {say(took)} in all, scheduling {say(scheduling)}, the device waits {say(_waited(steps))} "
+        "between steps."
+    )
+
+
+def _ticks(end: float) -> list[float]:
+    """At most six round times from 0 to `end`, s."""
+    step = 1e-5
+    for step in (m * 10.0**k for k in range(-6, 4) for m in (1, 2, 5)):
+        if end / step <= 5:
+            break
+    return [i * step for i in range(int(end / step) + 1)]
+
+
+def _short(seconds: float) -> str:
+    return milliseconds(seconds) if seconds >= 0.01 else f"{1e3 * seconds:.2g} ms"

@@ -1,0 +1,67 @@
+"""Where a measurement comes from: machine, date, commit, versions, seed."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def provenance(
+    *, seed: int, device: str = "cpu", commit: str | None = None, dirty: str | None = None
+) -> dict[str, Any]:
+    """Everything needed to tell whose numbers these are; what cannot be known reads "unknown".
+
+    Torch is asked only when it is loaded already: a bench of the scheduler does not need it.
+    """
+    torch = sys.modules.get("torch")
+    driver, device_name = "none", cpu_name()
+    if torch is not None and device.startswith("cuda"):
+        device_name = torch.cuda.get_device_name(device)
+        driver = run_quietly("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
+    changed = run_quietly("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    return {
+        "device": device_name,
+        "driver": driver,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit or run_quietly("git", "-C", str(ROOT), "rev-parse", "HEAD") or "unknown",
+        "dirty": dirty == "true" if dirty else ("unknown" if changed is None else bool(changed)),
+        "python": platform.python_version(),
+        "torch": torch.__version__ if torch is not None else "not loaded",
+        "threads": torch.get_num_threads() if torch is not None else 1,
+        "versions": {name: _version(name) for name in ("numpy", "transformers")},
+        "seed": seed,
+    }
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def run_quietly(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"

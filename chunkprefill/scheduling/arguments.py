@@ -1,0 +1,49 @@
+"""What the loop is given, checked where it is given: one clear line in place of an error from deep inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chunkprefill.scheduling.blocks import BlockPool
+from chunkprefill.scheduling.core import Request
+
+
+def check_policy(policy: Any) -> None:
+    """ValueError for a policy's class in place of an instance, and for what cannot schedule."""
+    if isinstance(policy, type):
+        raise ValueError(
+            f"policy is the class {policy.__name__}: an instance is needed, {policy.__name__}(...)"
+        )
+    if not callable(getattr(policy, "schedule", None)):
+        raise ValueError(f"policy is {policy!r}: it has no schedule(state) that returns a Plan")
+
+
+def check_pool(pool: Any) -> None:
+    """ValueError for what is neither a BlockPool nor None."""
+    if pool is not None and not isinstance(pool, BlockPool):
+        raise ValueError(f"pool is {pool!r}: a BlockPool or None is needed, such as BlockPool(n_blocks)")
+
+
+def check_executor(executor: Any) -> None:
+    """ValueError for an executor's class in place of an instance, and for what cannot run a batch."""
+    if isinstance(executor, type):
+        raise ValueError(
+            f"executor is the class {executor.__name__}: an instance is needed, {executor.__name__}(...)"
+        )
+    if not callable(getattr(executor, "launch", None)):
+        raise ValueError(f"executor is {executor!r}: it has no launch(batch, tables) that returns a handle")
+
+
+def check_requests(requests: tuple[Any, ...]) -> None:
+    """ValueError for an entry that is no request."""
+    for i, request in enumerate(requests):
+        if not isinstance(request, Request):
+            raise ValueError(f"entry {i} of the requests is {request!r}: a Request is needed")
+
+
+def check_cost(name: str, cost: Any) -> None:
+    """ValueError for what cannot price a batch: a number, or a cost's class in place of an instance."""
+    if isinstance(cost, type):
+        raise ValueError(f"{name} is the class {cost.__name__}: an instance is needed, {cost.__name__}(...)")
+    if not callable(cost):
+        raise ValueError(f"{name} is {cost!r}: a function of a batch that returns seconds is needed")

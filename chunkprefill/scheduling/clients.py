@@ -1,0 +1,74 @@
+"""A closed loop: clients that send their next request when the last one was answered."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from chunkprefill.scheduling.arguments import check_requests
+from chunkprefill.scheduling.core import Batch, Request, Rid
+
+
+@dataclass(frozen=True)
+class Clients:
+    """`n` clients that share a list of requests, for `serve`, `simulate` and `Engine.run` in place of it.
+
+    Each takes the next request of the list when its last one was answered. A request's own arrival is the
+    earliest moment at which it may be sent; the trace says when it was. It is no list of requests itself,
+    because their arrivals are not known before the run: what would read it as one is refused.
+    """
+
+    n: int
+    requests: tuple[Request, ...]  # in the order in which they are sent
+
+    def __iter__(self) -> NoReturn:
+        raise ValueError(
+            f"{self.n} clients send when they are answered: their {len(self.requests)} requests have no "
+            "arrivals before they are served, by serve, simulate or Engine.run"
+        )
+
+
+def clients(n: int, requests: Iterable[Request]) -> Clients:
+    """A closed loop of `n` clients over `requests`: never more than `n` of them are with the server.
+
+    At first the `n` that come first are sent, each at its own arrival; then one whenever one is answered, at
+    the end of the step with its last token. Known elsewhere as a benchmark's `max_concurrency`.
+    Raises ValueError for fewer than one client, and for what is no request.
+    """
+    if not hasattr(n, "__index__") or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n is {n!r}: a whole number of at least 1 client is needed")
+    given = listed(requests)
+    check_requests(given)
+    return Clients(int(n), tuple(sorted(given, key=lambda request: request.arrival)))
+
+
+def listed(requests: Iterable[Request] | Clients) -> tuple[Request, ...]:
+    """The requests of an open or a closed loop, as they were given; ValueError for what is no list."""
+    if isinstance(requests, Clients):
+        return requests.requests
+    try:
+        return tuple(requests)
+    except TypeError:
+        raise ValueError(f"requests is {requests!r}: a list of Requests is needed") from None
+
+
+class Sending:
+    """What the clients of one run have sent, and what they are waiting for."""
+
+    def __init__(self, clients: Clients, n_outputs: Mapping[Rid, int]) -> None:
+        self.first = clients.requests[: clients.n]  # what is sent before anything is answered
+        self._next = deque(clients.requests[clients.n :])
+        self._left = dict(n_outputs)  # tokens to come
+        self.sent: dict[Rid, Request] = {}  # with the moments at which they were
+
+    def answered(self, batch: Batch, end: float) -> Iterator[Request]:
+        """The requests that are sent because a step that ended at `end` (s) answered others."""
+        for rid, emits in zip(batch.rid, batch.emits):
+            self._left[rid] -= emits
+            if emits and not self._left[rid] and self._next:
+                request = self._next.popleft()
+                request = replace(request, arrival=max(request.arrival, end))
+                self.sent[request.rid] = request
+                yield request

@@ -1,0 +1,1 @@
+"""Real servers: `probe` one, `advise` on its settings, start a vLLM of our own."""

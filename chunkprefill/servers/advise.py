@@ -1,0 +1,712 @@
+"""What budget should I set? Predicted waits over budgets, the largest that keeps the promises, and an error bar."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from chunkprefill.configs import Device, dtype_name, find_device, find_model
+from chunkprefill.metrics.tally import Tally, quantile
+from chunkprefill.model.config import Config
+from chunkprefill.plots.style import Table
+from chunkprefill.scheduling.blocks import BlockPool
+from chunkprefill.scheduling.core import Request, ScheduleError, whole_number
+from chunkprefill.scheduling.trace import Trace
+from chunkprefill.scheduling.vllm import VllmV1
+from chunkprefill.servers.client import clean
+from chunkprefill.simulation.cost import SchedulerCost
+from chunkprefill.simulation.price import pool_for, price
+from chunkprefill.simulation.simulate import simulate
+from chunkprefill.whole import as_real, as_whole, real_number
+
+BUDGETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384)  # tokens a step
+SEATS = 256  # sequences at once: vLLM's default
+DOCUMENT = 2048  # prompt tokens above which a request of a trace counts as a document
+MOST_REQUESTS = 4000  # of a trace: its first
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+KINDS = ("chats", "documents")
+HOST = SchedulerCost(
+    s0=2e-4, per_decode=2e-5, per_chunk=2e-5
+)  # s: vLLM's own, 18-21 us a request, and a fixed part
+ACCURACY = "accuracy.json"  # in this package's data: made by `tools/accuracy.py`
+
+
+@dataclass(frozen=True)
+class Promise:
+    """An upper bound on a wait: `Promise.of("tbt p99 50ms")`, `Promise.of("ttft chats p90 1s")`.
+
+    metric: "tbt" or "ttft"; kind: a class of requests, "" for all; at: a key of QUANTILES; bound: s.
+    """
+
+    metric: str
+    kind: str
+    at: str
+    bound: float
+
+    def __post_init__(self) -> None:
+        known = {"metric": ("tbt", "ttft"), "kind": ("", *KINDS), "at": tuple(QUANTILES)}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                raise ValueError(f"a promise of {name} {value!r}; there are {', '.join(map(repr, values))}")
+        object.__setattr__(
+            self, "bound", real_number("the bound of a promise, in s,", self.bound, above=True)
+        )
+
+    @classmethod
+    def of(cls, text: str) -> Promise:
+        """From words. ValueError says what a promise looks like."""
+        found = re.fullmatch(
+            r"\s*(tbt|itl|ttft)\s+(?:(chats|documents|all)\s+)?(p50|p90|p95|p99|max)\s*(?:<=|≤|<)?\s*"
+            r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*",
+            text.lower() if isinstance(text, str) else "",
+        )
+        if not found:
+            raise ValueError(
+                f"no promise {clean(text, 60)!r}: METRIC [chats|documents] AT BOUND, such as 'tbt p99 50ms' or "
+                "'ttft chats p90 1s'; METRIC tbt or ttft, AT p50, p90, p95, p99 or max, BOUND in ms or s"
+            )
+        metric, kind, at, bound, unit = found.groups()
+        seconds = float(bound) * (1e-3 if unit == "ms" else 1.0)
+        if not 0 < seconds < 1e6:
+            raise ValueError(f"a promise of {seconds:g} s: more than 0 is needed")
+        return cls("tbt" if metric == "itl" else metric, "" if kind in (None, "all") else kind, at, seconds)
+
+    def __str__(self) -> str:
+        who = f" of {self.kind}" if self.kind else ""
+        return f"{self.metric.upper()}{who}, {self.at.upper() if self.at != 'max' else 'largest'}: {_s(self.bound)}"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Chats and documents that come at random: requests/s, and (prompt, output) tokens of each, on average.
+
+    Lengths are drawn evenly from half to one and a half times the average. Raises ValueError for numbers out of
+    range.
+    """
+
+    chats_per_s: float = 4.0
+    chat: tuple[int, int] = (300, 200)
+    documents_per_s: float = 0.1
+    document: tuple[int, int] = (8000, 200)
+    n: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        rates = [as_real(rate) for rate in (self.chats_per_s, self.documents_per_s)]
+        good = [rate for rate in rates if rate is not None and 0 <= rate < 1e5]
+        if len(good) < 2 or sum(good) <= 0:
+            raise ValueError(
+                "rates must be from 0 to below 100,000 a second and not both 0: "
+                f"{(self.chats_per_s, self.documents_per_s)}"
+            )
+        put(self, "chats_per_s", good[0])
+        put(self, "documents_per_s", good[1])
+        for name in ("chat", "document"):
+            given = getattr(self, name)
+            lengths = [as_whole(x) for x in given] if isinstance(given, (tuple, list)) else []
+            whole = [x for x in lengths if x is not None and 1 <= x <= 1_000_000]
+            if len(lengths) != 2 or len(whole) != 2:
+                raise ValueError(f"{name}: (prompt, output) tokens, each from 1 to 1,000,000: {given}")
+            put(self, name, (whole[0], whole[1]))
+        n = as_whole(self.n)
+        if n is None or not 20 <= n <= 20_000:
+            raise ValueError(f"n must be from 20 to 20,000 requests, got {self.n!r}")
+        put(self, "n", n)
+        put(self, "seed", whole_number("seed", self.seed, 0))
+
+    def requests(self) -> list[Request]:
+        """The requests, by name of their class: `chats 0`, `documents 1`."""
+        draw, at, made = random.Random(self.seed), 0.0, []
+        rate = self.chats_per_s + self.documents_per_s
+        for i in range(self.n):
+            at += draw.expovariate(rate)
+            is_long = draw.random() < self.documents_per_s / rate
+            mean = self.document if is_long else self.chat
+            prompt, output = (max(1, round(tokens * draw.uniform(0.5, 1.5))) for tokens in mean)
+            made.append(Request(f"{KINDS[is_long]} {i}", at, prompt, output))
+        return made
+
+    def __str__(self) -> str:
+        return (
+            f"{self.chats_per_s:g} chats a second ({self.chat[0]:,} + {self.chat[1]:,} tokens), "
+            f"{self.documents_per_s:g} documents a second ({self.document[0]:,} + {self.document[1]:,} tokens)"
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it runs: a model on `tp` devices, and the number formats of weights and cache.
+
+    The formats are kept by their names in `DTYPES`, whatever they are called by. ValueError for any other.
+    """
+
+    model: Config
+    device: Device
+    dtype: str = "bf16"
+    kv_dtype: str | None = None
+    tp: int = 1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        if self.kv_dtype is not None:
+            object.__setattr__(self, "kv_dtype", dtype_name(self.kv_dtype))
+
+    @property
+    def cost(self) -> Any:
+        """Batch -> s."""
+        return price(self.model, self.device, dtype=self.dtype, kv_dtype=self.kv_dtype, tp=self.tp)
+
+    def pool(self, budget: int) -> BlockPool:
+        """What is left for the cache beside a step of `budget` tokens. ValueError where nothing is."""
+        return pool_for(
+            self.model,
+            self.device,
+            dtype=self.dtype,
+            kv_dtype=self.kv_dtype,
+            budget=budget,
+            tp=self.tp,
+            max_seqs=min(SEATS, budget),
+        )
+
+    def __str__(self) -> str:
+        many = f"{self.tp} × " if self.tp > 1 else ""
+        return f"{self.name or 'a model'} in {self.dtype} on {many}{self.device.name}"
+
+
+def predict(
+    requests: Iterable[Request], place: Place, budget: int, *, threshold: int = 0, slower: float = 1.0
+) -> Trace:
+    """The run that a row is read from: vLLM's rules at this budget, priced; scheduling overlaps with the step.
+
+    threshold: `long_prefill_token_threshold`. slower: a factor on every step's time. Raises ValueError where
+    the model, or a request, does not fit.
+    """
+    cost = place.cost
+    policy = VllmV1(budget, min(SEATS, budget), threshold)
+    priced: Callable[..., float] = cost if slower == 1.0 else lambda batch: slower * cost(batch)
+    return simulate(requests, policy, priced, place.pool(budget), scheduling=HOST, overlap=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One budget: what is predicted of it. Waits in s; why: why it cannot run, "" if it can."""
+
+    budget: int
+    n_blocks: int = 0
+    waits: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)  # (metric, kind)
+    tokens_per_s: float = math.nan  # of answers
+    full: float = math.nan  # share of steps
+    preemptions: int = 0
+    why: str = ""
+
+    def value(self, promise: Promise) -> float:
+        """s: what is predicted of what was promised; inf where it cannot run, nan for a class without requests."""
+        if self.why:
+            return math.inf
+        return self.waits.get((promise.metric, promise.kind), {}).get(promise.at, math.nan)
+
+
+def row_of(trace: Trace, budget: int, n_blocks: int) -> Row:
+    """A row, read off a run."""
+    tally, kinds = Tally(trace), list(map(kind_of, trace.requests))
+    waits: dict[tuple[str, str], dict[str, float]] = {
+        ("tbt", ""): quantiles(tally.tbt),
+        ("ttft", ""): quantiles(tally.ttft),
+    }
+    for kind in KINDS:
+        if mine := [i for i, other in enumerate(kinds) if other == kind]:
+            waits["ttft", kind] = quantiles(tally.ttft[i] for i in mine)
+            waits["tbt", kind] = quantiles(gap for i in mine for gap in tally.gaps[i])
+    lasted, n_steps = tally.duration, len(tally.total)
+    return Row(
+        budget,
+        n_blocks,
+        waits,
+        tokens_per_s=sum(map(len, tally.tokens)) / lasted if lasted else math.nan,
+        full=sum(tokens >= budget for tokens in tally.total) / n_steps if n_steps else math.nan,
+        preemptions=tally.n_evicted,
+    )
+
+
+def kind_of(request: Request) -> str:
+    """The class of a request: by its name where a `Mix` made it, else by the length of its prompt."""
+    name = str(request.rid).split(" ")[0]
+    return name if name in KINDS else KINDS[int(request.n_prompt > DOCUMENT)]
+
+
+def quantiles(values: Iterable[float]) -> dict[str, float]:
+    """{key of QUANTILES: s}, by the library's own rule; {} for no values."""
+    known = [value for value in values if not math.isnan(value)]
+    return {at: quantile(known, q) for at, q in QUANTILES.items()} if known else {}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The answer. rows: by budget; best: the budget to set, None where none keeps every promise."""
+
+    place: Place
+    load: str
+    requests: tuple[Request, ...] = field(repr=False)
+    promises: tuple[Promise, ...]
+    rows: tuple[Row, ...]
+
+    def value(self, row: Row, promise: Promise) -> float:
+        """s: what a promise is held against. For time between tokens the largest of this and all smaller budgets.
+
+        A quantile falls again once a budget is so large that its long steps are few: the stalls have become
+        rarer, not shorter. A promise that is kept in that way alone is not kept.
+        """
+        if promise.metric != "tbt" or row.why:
+            return row.value(promise)
+        values = [r.value(promise) for r in self.rows if r.budget <= row.budget and not r.why]
+        return max((v for v in values if not math.isnan(v)), default=math.nan)
+
+    @property
+    def unheld(self) -> list[Promise]:
+        """Promises of waits that no request of the load has: nothing was predicted that they could be held to."""
+        ran = [row for row in self.rows if not row.why]
+        return [p for p in self.promises if ran and all(math.isnan(row.value(p)) for row in ran)]
+
+    def broken(self, row: Row) -> list[Promise]:
+        """The promises that a budget breaks."""
+        return [p for p in self.promises if self.value(row, p) > p.bound]
+
+    def worst(self, row: Row) -> float:
+        """The largest of predicted over promised."""
+        shares = (self.value(row, p) / p.bound for p in self.promises)
+        return max((share for share in shares if not math.isnan(share)), default=0.0)
+
+    @property
+    def best(self) -> int | None:
+        """The largest budget that keeps every promise; of budgets that make the same run, the smallest.
+
+        Larger budgets finish prompts sooner and hold up decodes longer: it is the rule that vLLM's own
+        developers give, "as large as possible, as long as your inter-token latency permits".
+        """
+        kept = [row for row in self.rows if not row.why and not self.broken(row)]
+        return self._first_of_its_kind(max(kept, key=lambda r: r.budget)).budget if kept else None
+
+    def _first_of_its_kind(self, row: Row) -> Row:
+        """The smallest budget with the same waits: what no step ever fills need not be set."""
+        same = [r for r in self.rows if r.waits == row.waits and r.tokens_per_s == row.tokens_per_s]
+        return min([row, *same], key=lambda r: r.budget)
+
+    @property
+    def nearest(self) -> Row | None:
+        """The row that breaks its promises by the least; None where nothing fits."""
+        able = [row for row in self.rows if not row.why]
+        return min(able, key=lambda row: (self.worst(row), row.budget), default=None)
+
+    def table(self) -> Table:
+        """What is predicted, by budget."""
+        there = {key for row in self.rows for key in row.waits}
+        shown = [("ttft", kind) for kind in KINDS if ("ttft", kind) in there]
+        header = ["budget", *(f"TTFT {kind} P50 / P99" for _, kind in shown), "TBT P50 / P99 / largest"]
+        header += ["answer tokens/s", "blocks", "full steps", "promises"]
+        rows = []
+        for row in self.rows:
+            if row.why:
+                rows.append((f"{row.budget:,}", *["–"] * (len(header) - 2), row.why))
+                continue
+            broken = self.broken(row)
+            cells = [_waits(row, key, ("p50", "p99")) for key in shown]
+            cells.append(_waits(row, ("tbt", ""), ("p50", "p99", "max")))
+            hidden = [p for p in broken if row.value(p) <= p.bound]
+            kept = f"{len(broken)} broken" if broken else "kept"
+            kept += "*" if hidden else ""
+            more = (f"{row.tokens_per_s:,.0f}", f"{row.n_blocks:,}", f"{row.full:.0%}", kept)
+            rows.append((f"{row.budget:,}", *cells, *more))
+        return Table(header=header, rows=rows, caption=f"{self.place}; {self.load}")
+
+    def flags(self, budget: int) -> list[str]:
+        """The command lines that set it."""
+        tp = f" --tensor-parallel-size {self.place.tp}" if self.place.tp > 1 else ""
+        quantised = " --quantization fp8" if self.place.dtype == "fp8" else ""
+        kv = " --kv-cache-dtype fp8" if self.place.kv_dtype == "fp8" else ""
+        seats = f" --max-num-seqs {budget}" if budget < SEATS else ""
+        sg_tp = f" --tp {self.place.tp}" if self.place.tp > 1 else ""
+        return [
+            f"vLLM:   --max-num-batched-tokens {budget}{seats}{tp}{quantised}{kv}",
+            f"SGLang: --chunked-prefill-size {budget} --enable-mixed-chunk{sg_tp}{quantised}",
+        ]
+
+    @cached_property
+    def elsewhere(self) -> list[tuple[str, int | None]]:
+        """What would change the advice: (change, the budget then; None: none keeps the promises)."""
+        place, out = self.place, []
+        rate = [replace(r, arrival=r.arrival / 1.5) for r in self.requests]
+        longer = [replace(r, n_prompt=2 * r.n_prompt) if kind_of(r) == KINDS[1] else r for r in self.requests]
+        # A prompt counts as a document by its name, or doubling would move it to another class.
+        out.append(("half as many requests again", self._again(rate, place)))
+        if any(kind_of(r) == KINDS[1] for r in self.requests):
+            out.append(("documents twice as long", self._again(longer, place)))
+        if error := min(worst_error(place), 0.5):
+            out.append((f"every step {error:.0%} slower than predicted", self._again(None, place, 1 + error)))
+            out.append((f"every step {error:.0%} faster", self._again(None, place, 1 - error)))
+        if self.best is None:
+            out += self._helps()
+        return out
+
+    def _helps(self) -> list[tuple[str, int | None]]:
+        """What else would help where no budget keeps all promises."""
+        place = self.place
+        tries: list[tuple[str, Callable[[], int | None]]] = []
+        if self.nearest and (budget := self.nearest.budget) >= 256:
+            words = f"--long-prefill-token-threshold {budget // 2} (newcomers pass a document)"
+            tries.append((words, lambda: self._again(None, place, threshold=budget // 2)))
+        tries.append(("two replicas (half of the requests each)", lambda: self._again(self._half(), place)))
+        tries.append((f"tp={2 * place.tp}", lambda: self._again(None, replace(place, tp=2 * place.tp))))
+        if place.dtype in ("bf16", "fp16", "fp32"):
+            tries.append(("weights in fp8", lambda: self._again(None, replace(place, dtype="fp8"))))
+        if place.kv_dtype is None:
+            tries.append(("a cache in fp8", lambda: self._again(None, replace(place, kv_dtype="fp8"))))
+        out = []
+        for words, attempt in tries:
+            try:
+                out.append((words, attempt()))
+            except ValueError:
+                continue  # heads that so many devices cannot share, a format that the device lacks
+        return out
+
+    def _half(self) -> list[Request]:
+        return [r for i, r in enumerate(self.requests) if i % 2 == 0]
+
+    def _again(
+        self,
+        requests: Iterable[Request] | None,
+        place: Place,
+        slower: float = 1.0,
+        threshold: int = 0,
+    ) -> int | None:
+        """The best budget for other requests, another place, other speed."""
+        load, budgets = self.requests if requests is None else requests, [row.budget for row in self.rows]
+        rows = table_rows(load, place, budgets, slower=slower, threshold=threshold)
+        return replace(self, requests=(), rows=tuple(rows)).best
+
+    def __str__(self) -> str:
+        best, nearest, unheld = self.best, self.nearest, self.unheld
+        hidden = any(r.value(p) <= p.bound for r in self.rows if not r.why for p in self.broken(r))
+        lines = [
+            str(self.table()),
+            *(
+                ["* a quantile that is kept because long steps are few, not short: see smaller budgets"]
+                * hidden
+            ),
+            "",
+            f"prices: {self.place.cost}",
+            *(
+                f"promise: {p}{' (no request of the load has such a wait)' * (p in unheld)}"
+                for p in self.promises
+            ),
+        ]
+        if best is not None:
+            lines.append(f"set a budget of {best:,} tokens a step:")
+            lines += [f"  {flag}" for flag in self.flags(best)]
+        elif nearest is None:
+            lines.append(f"nothing fits: {self.rows[0].why}")
+        else:
+            broken = "; ".join(f"{p} (predicted {_s(self.value(nearest, p))})" for p in self.broken(nearest))
+            lines.append(
+                f"no budget keeps every promise. The nearest is {nearest.budget:,}, which breaks {broken}"
+            )
+        lines.append(f"error bar: {error_words(self.place)}")
+        if nearest is not None and self.requests:
+            for change, then in self.elsewhere:
+                said = "no budget keeps every promise" if then is None else f"a budget of {then:,}"
+                lines.append(f"with {change}: {said}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _waits(row: Row, key: tuple[str, str], at: Sequence[str]) -> str:
+    values = row.waits.get(key, {})
+    return " / ".join(_s(values[name]) if name in values else "–" for name in at)
+
+
+def _s(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "–"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:,.3g} s"
+
+
+def _row(requests: Iterable[Request], place: Place, budget: int, **more: Any) -> Row:
+    try:
+        n_blocks = place.pool(budget).n_blocks or 0
+        return row_of(predict(requests, place, budget, **more), budget, n_blocks)
+    except ScheduleError as error:
+        return Row(budget, why=f"a request does not fit: {error}")
+    except ValueError as error:
+        if "no block" not in str(error):
+            raise
+        return Row(budget, why="no room for a cache")
+
+
+def table_rows(
+    requests: Iterable[Request],
+    place: Place,
+    budgets: Iterable[int] = BUDGETS,
+    *,
+    slower: float = 1.0,
+    threshold: int = 0,
+) -> list[Row]:
+    """A row for each budget."""
+    requests = list(requests)
+    return [
+        _row(requests, place, budget, slower=slower, threshold=threshold) for budget in sorted(set(budgets))
+    ]
+
+
+def advise(
+    model: Config | str,
+    device: Device | str,
+    load: Mix | Iterable[Request],
+    promises: Iterable[Promise | str],
+    *,
+    dtype: str = "bf16",
+    kv_dtype: str | None = None,
+    tp: int = 1,
+    budgets: Sequence[int] = BUDGETS,
+) -> Advice:
+    """What token budget to set, predicted by the simulator under vLLM's rules, with how far it may be off.
+
+    model, device, dtype, kv_dtype, tp: as `price`. load: a `Mix`, or requests (`read_azure`, a trace's).
+    promises: at least one, as `Promise` or in words. Errors as of `price`; ValueError for an empty load.
+    """
+    config, where = find_model(model), find_device(device)
+    place = Place(config, where, dtype, kv_dtype, tp, model if isinstance(model, str) else "")
+    place.cost  # noqa: B018  (what is wrong with the place is said before anything is simulated)
+    if isinstance(load, str) or not isinstance(load, Mix | Iterable):
+        raise TypeError(f"load is {load!r}: a Mix or requests are needed, such as read_azure(FILE) gives")
+    requests = tuple(load.requests() if isinstance(load, Mix) else load)
+    if not requests:
+        raise ValueError("no requests to predict waits of")
+    listed = [promises] if isinstance(promises, Promise | str) else promises or ()
+    kept = tuple(p if isinstance(p, Promise) else Promise.of(p) for p in listed)
+    if not kept:
+        raise ValueError("no promise to keep: give one, such as 'tbt p99 50ms'")
+    tried = _budgets(budgets)
+    words = str(load) if isinstance(load, Mix) else f"{len(requests):,} requests"
+    found = Advice(place, words, requests, kept, tuple(table_rows(requests, place, tried)))
+    if len(found.unheld) == len(kept):
+        raise ValueError(
+            f"{'; '.join(map(str, kept))}: no request of the load has such a wait, so any budget would keep it"
+        )
+    return found
+
+
+def _budgets(budgets: Any) -> list[int]:
+    """The budgets to try. ValueError for what is none."""
+    given = budgets if isinstance(budgets, Iterable) and not isinstance(budgets, str) else [budgets]
+    listed = []
+    for each in given:
+        budget = as_whole(each)
+        if budget is None or not 1 <= budget <= 1 << 20:
+            raise ValueError(f"a budget is a whole number from 1 to {1 << 20:,}, got {each!r}")
+        listed.append(budget)
+    if not listed:
+        raise ValueError("no budget to try: give one, such as 512")
+    return listed
+
+
+# --- how far such predictions were off ------------------------------------------------------------------
+
+
+def accuracy() -> list[dict[str, Any]]:
+    """Errors on runs that nothing was fitted to: rows of `benchmarks/results/accuracy.json`; [] if there are none.
+
+    Each has "device", "metric" and "error", a share: predicted over measured, less 1.
+    """
+    path = files("chunkprefill") / "data" / ACCURACY
+    if not path.is_file():
+        return []
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    return [row for row in rows if math.isfinite(row["error"])]
+
+
+def worst_error(place: Place) -> float:
+    """The largest error, as a share, on the place's own device if it was measured, else on any; 0 if none was."""
+    rows = accuracy()
+    mine = [row for row in rows if row["device"] == place.device.name] or rows
+    return max((abs(row["error"]) for row in mine), default=0.0)
+
+
+def error_words(place: Place) -> str:
+    """The error bar in a sentence."""
+    rows = accuracy()
+    if not rows:
+        return "not known: no run that was not fitted is recorded with this package"
+    mine = [row for row in rows if row["device"] == place.device.name]
+    errors = [abs(row["error"]) for row in mine or rows]
+    devices = ", ".join(sorted({row["device"] for row in mine or rows}))
+    here = "" if mine else f"; none of them is of {place.device.name}, where more must be expected"
+    return (
+        f"{len(errors)} predicted waits and rates of runs that nothing was fitted to ({devices}) were off by "
+        f"{quantile(errors, 0.5):.1%} in the middle and by {max(errors):.0%} at most{here}"
+    )
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def read_load(path: str) -> list[Request]:
+    """Requests of a trace file: ours (JSON), Azure's or Mooncake's; its first MOST_REQUESTS.
+
+    ValueError naming the file where it is none of these.
+    """
+    from chunkprefill.simulation.workloads import read_azure, read_mooncake  # a page has no numpy
+
+    where = Path(path)
+    try:
+        head = where.open("rb").read(400).decode("utf-8", "replace")
+    except OSError as error:
+        raise ValueError(f"{clean(path)}: {error.strerror}") from None
+    if '"chunkprefill-trace"' in head:
+        requests = list(Trace.load(where).requests)
+    elif "TIMESTAMP" in head:
+        requests = read_azure(where)
+    else:
+        requests = read_mooncake(where)
+    return sorted(requests, key=lambda r: r.arrival)[:MOST_REQUESTS]
+
+
+def read_model(text: str) -> Config | str:
+    """A name of a shape, or the `config.json` at a path."""
+    if text.endswith(".json") or ("/" in text and Path(text).exists()):
+        from chunkprefill.model.families import config_of, read_json
+
+        path = Path(text)
+        path = path / "config.json" if path.is_dir() else path
+        raw = read_json(path)
+        try:
+            return config_of(raw)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return text
+
+
+def pair(text: str) -> tuple[int, int]:
+    """`300+200`: prompt and output tokens."""
+    found = re.fullmatch(r"\s*([\d_,]+)\s*\+\s*([\d_,]+)\s*", text)
+    if not found:
+        raise ValueError(f"{clean(text)!r} is not PROMPT+OUTPUT tokens, such as 300+200")
+    prompt, output = (int(x.replace(",", "").replace("_", "")) for x in found.groups())
+    return prompt, output
+
+
+def against(advice: Advice, measured: Any) -> str:
+    """The advice beside a probe: the same requests as the probe sent, predicted at the step that it saw.
+
+    What a chat waits is predicted at the budget that the probe's verdict tells, and set beside what was measured.
+    """
+    verdict = measured.verdict
+    if not verdict.known or verdict.step is None:
+        return f"held against the probe: nothing, for its verdict is {verdict.name}: {verdict.evidence[0]}"
+    name = measured.rounds[-1]
+    streams = [s for kind in ("chat", "document", "late") for s in measured.of(name, kind) if s.tokens]
+    begin = min(s.sent for s in streams)
+    requests = [Request(s.name, s.sent - begin, s.n_prompt, max(1, len(s.tokens))) for s in streams]
+    budget = max(1, round(verdict.step.likely))
+    trace = predict(requests, advice.place, budget)
+    tally = Tally(trace)
+    firsts = dict(zip([r.rid for r in requests], tally.ttft))
+    document = measured.of(name, "document")[0]
+    longest = max(gap for s in measured.of(name, "chat") for gap in s.gaps)
+    rows = [
+        ("document's first token", _s(document.ttft), _s(firsts[document.name])),
+        ("largest gap of a chat", _s(longest), _s(max(tally.tbt))),
+    ]
+    table = Table(
+        header=("", "measured", "predicted"), rows=rows, caption=f"at about {budget:,} tokens a step"
+    )
+    best = advice.best
+    said = (
+        f"the server runs about {budget:,} tokens a step; the advice is {best:,}"
+        if best
+        else str(verdict.step)
+    )
+    return f"held against the probe: {said}\n{table}"
+
+
+def main(args: Any) -> int:
+    """`python -m chunkprefill advise`: 0 with a budget, 1 where none keeps the promises, 2 for bad input."""
+    from chunkprefill.servers.client import ProbeError
+
+    try:
+        load: Mix | list[Request]
+        if args.trace:
+            load = read_load(args.trace)
+        else:
+            load = Mix(
+                args.chats_per_s, pair(args.chat), args.documents_per_s, pair(args.document), args.requests
+            )
+        promises = args.promise or ["tbt p99 50ms", "ttft chats p99 2s"]
+        print("simulating", file=sys.stderr)
+        found = advise(
+            read_model(args.model),
+            args.device,
+            load,
+            promises,
+            dtype=args.dtype,
+            kv_dtype=args.kv_dtype,
+            tp=args.tp,
+            budgets=args.budgets or BUDGETS,
+        )
+        print(found)
+        if args.measure:
+            from chunkprefill.servers.probe import key_of, probe
+
+            key = key_of(args.key_env)
+            print(against(found, probe(args.measure, args.served_model, key=key)))
+    except (ProbeError, ValueError, TypeError, OSError) as error:
+        print(f"advise: {error}", file=sys.stderr)
+        return 2
+    return 0 if found.best is not None else 1
+
+
+def add_arguments(parser: Any) -> None:
+    """The options of the command."""
+    usual = Mix()
+    parser.add_argument("model", help="a name such as llama-3.3-70b, or the path of a config.json")
+    parser.add_argument("device", help="such as h100, a100, rtx4090")
+    parser.add_argument("--dtype", default="bf16", help="of the weights (default: %(default)s)")
+    parser.add_argument("--kv-dtype", help="of the cache (default: as activations)")
+    parser.add_argument("--tp", type=int, default=1, help="devices that share each layer")
+    parser.add_argument(
+        "--trace", metavar="FILE", help="requests: a trace of ours, of Azure's, of Mooncake's"
+    )
+    parser.add_argument("--chats-per-s", type=float, default=usual.chats_per_s, metavar="N")
+    parser.add_argument("--chat", default="300+200", metavar="P+O", help="tokens of prompt and output")
+    parser.add_argument("--documents-per-s", type=float, default=usual.documents_per_s, metavar="N")
+    parser.add_argument("--document", default="8000+200", metavar="P+O")
+    parser.add_argument(
+        "--requests", type=int, default=usual.n, help="that are simulated (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--promise",
+        action="append",
+        metavar="WORDS",
+        help="'tbt p99 50ms', 'ttft chats p90 1s'; may be repeated",
+    )
+    parser.add_argument("--budgets", type=int, nargs="+", metavar="N", help="tokens a step, to be tried")
+    parser.add_argument("--measure", metavar="URL", help="hold the advice against a probe of this server")
+    parser.add_argument(
+        "--model",
+        dest="served_model",
+        metavar="NAME",
+        help="with --measure: the name that requests give (default: the first listed one that writes text)",
+    )
+    parser.add_argument(
+        "--key-env", metavar="NAME", help="with --measure: environment variable that holds the server's key"
+    )

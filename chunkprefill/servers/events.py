@@ -1,0 +1,219 @@
+"""Server-sent events of an answer, as the usual servers write them: which carry tokens, which an error.
+
+What is read is bounded and hostile: nothing of it is printed here, and `Client` cleans each message.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Protocol
+
+MOST_LINE = 1 << 18  # bytes of one event
+PIECE = 1 << 16  # bytes that one step of inflating may give
+SPARE = 8  # tokens above those asked for that are still no error
+INFLATED = ("gzip", "x-gzip", "deflate")  # encodings that are undone
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+#: Fields of a delta that say nothing of a token.
+_NO_WORDS = ("role", "id", "name", "type", "index", "refusal")
+
+
+class Answered(Protocol):
+    """What events are read into; a `Stream` is one."""
+
+    n_prompt: int
+    n_output: int
+    tokens: list[float]
+    counts: list[int]
+    ids: list[int]
+
+
+class BrokenAnswer(ValueError):
+    """An answer that is no stream of events: too long a line, or bytes that cannot be inflated."""
+
+
+async def pieces(response: Any, raw: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The bytes of a body as they come; gzip and deflate are undone, a bounded piece at a time.
+
+    A server that compresses though it was asked for `identity` would else look as if it sent nothing.
+    """
+    if response.headers.get("content-encoding", "").strip().lower() not in INFLATED:
+        async for piece in raw:
+            yield piece
+        return
+    inflate = zlib.decompressobj(wbits=47)  # finds out by itself whether gzip or zlib
+    async for piece in raw:
+        while piece:
+            try:
+                out = inflate.decompress(piece, PIECE)
+            except zlib.error:
+                raise BrokenAnswer("the answer says that it is compressed, and cannot be inflated") from None
+            piece = inflate.unconsumed_tail
+            yield out
+
+
+class Lines:
+    """Cuts bytes into lines as they come: by LF, CRLF or CR, which events may all use."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self._after_cr = False
+
+    def __call__(self, piece: bytes) -> list[bytes]:
+        """The lines that are complete with `piece`."""
+        if self._after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+        *lines, self.rest = _LINE_END.split(self.rest + piece)
+        self._after_cr = piece.endswith(b"\r") if piece else self._after_cr
+        if len(self.rest) > MOST_LINE:
+            raise BrokenAnswer(f"an event of more than {MOST_LINE:,} bytes")
+        return lines
+
+
+class Events:
+    """Reads the lines of one answer into `stream`. `done`: whether the server said so; `error`: its words."""
+
+    def __init__(self, stream: Answered) -> None:
+        self.stream, self.done, self.error, self.n_events = stream, False, "", 0
+        self._data, self._name, self._said = b"", b"", 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that have come, as far as the server says."""
+        return sum(self.stream.counts)
+
+    @property
+    def counted(self) -> int:
+        """Tokens of the answer by the server's own count; 0 where it says none."""
+        return self._said
+
+    def line(self, line: bytes, now: float) -> None:
+        """One line, whose last byte was here at `now`. An event's data may be spread over several lines."""
+        name, _, value = line.partition(b":")
+        value = value.strip()
+        if not line:
+            if self._data:
+                self._end(now, whole=True)
+            self._name = b""
+        elif name == b"event":
+            self._name = value
+        elif name == b"error":
+            self.n_events += 1
+            self.error = message(json_of(value)) or value.decode("utf-8", "replace")
+        elif name == b"data":
+            self._data += b"\n" * bool(self._data) + value
+            if len(self._data) > MOST_LINE:
+                raise BrokenAnswer(f"an event of more than {MOST_LINE:,} bytes")
+            self._end(now, whole=False)
+
+    def close(self, now: float) -> None:
+        """The body has ended."""
+        if self._data:
+            self._end(now, whole=True)
+
+    def _end(self, now: float, whole: bool) -> None:
+        """Take the event in, as soon as its data is complete: the blank line may come later."""
+        data = self._data
+        if data == b"[DONE]":
+            self.done, self._data = True, b""
+            return
+        document = json_of(data)
+        if document is None and not whole:
+            return
+        self._data = b""
+        self.n_events += 1
+        if not isinstance(document, dict):
+            self.error = f"an event that is no JSON object: {data.decode('utf-8', 'replace')}"
+        elif document.get("error") or document.get("object") == "error" or self._name == b"error":
+            self.error = message(document) or "an error without a message"
+        else:
+            self._take(document, now)
+
+    def _take(self, document: dict[str, Any], now: float) -> None:
+        stream = self.stream
+        words, n_words, finished = _words(document)
+        total = self._usage(document.get("usage"))
+        self.done |= finished
+        if (ids := _ids(document)) and len(stream.ids) + len(ids) <= stream.n_output:
+            stream.ids += ids
+        fresh = total - self.n_tokens if total else 0
+        if total and total > stream.n_output + SPARE:
+            self.error = f"{total:,} tokens by the server's count, and {stream.n_output:,} were asked for"
+        elif words or (fresh > 0 and not finished and words is not None):
+            stream.tokens.append(now)
+            stream.counts.append(max(fresh, 1) if total else n_words)
+        elif fresh > 0 and stream.tokens:  # the count of the whole answer, at its end
+            each, more = divmod(total or 0, len(stream.counts))
+            stream.counts[:] = [each + (i < more) for i in range(len(stream.counts))]
+        if len(stream.tokens) > stream.n_output + SPARE:
+            self.error = f"more than the {stream.n_output} tokens asked for"
+
+    def _usage(self, usage: Any) -> int | None:
+        """The server's count of tokens so far; None where it says none (or 0, which many mean by none)."""
+        if not isinstance(usage, dict):
+            return None
+        self.stream.n_prompt = count(usage.get("prompt_tokens")) or self.stream.n_prompt
+        total = count(usage.get("completion_tokens")) or None
+        self._said = max(self._said, total or 0)
+        return total
+
+
+def _choice(document: dict[str, Any]) -> dict[str, Any]:
+    choices = document.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _words(document: dict[str, Any]) -> tuple[bool | None, int, bool]:
+    """Whether an event brings words (None: it is no event of the answer), at least how many, and the end.
+
+    An event without words may be a heartbeat, a role or a token that shows nothing: the server's count tells.
+    """
+    choice = _choice(document)
+    delta = choice.get("delta")
+    said = [choice.get("text")] + [
+        value for name, value in (delta.items() if isinstance(delta, dict) else ()) if name not in _NO_WORDS
+    ]
+    there = [
+        value for value in said if (isinstance(value, str) and value) or (isinstance(value, list) and value)
+    ]
+    n_words = max((len(value.split()) for value in there if isinstance(value, str)), default=1)
+    return bool(there) if choice else None, max(1, n_words), bool(choice.get("finish_reason"))
+
+
+def _ids(document: dict[str, Any]) -> list[int]:
+    ids = _choice(document).get("token_ids")
+    return [i for i in map(count, ids) if i is not None] if isinstance(ids, list) else []
+
+
+def count(value: Any) -> int | None:
+    """A whole number that may count something; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31 else None
+
+
+def json_of(text: str | bytes) -> Any:
+    """The document, or None where there is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def message(document: Any) -> str:
+    """The words of an error as the usual servers send it; "" if there are none."""
+    return next(_messages(document), "")
+
+
+def _messages(document: Any, depth: int = 0) -> Iterator[str]:
+    """Of `{"error": {"message": …}}`, `{"detail": [{"msg": …, "loc": …}]}` and what lies between."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict) and depth < 4:
+        for name in ("error", "message", "detail", "msg"):
+            for said in _messages(document.get(name), depth + 1):
+                where = document.get("loc")
+                yield f"{said} ({'.'.join(map(str, where))})" if isinstance(where, list) else said
+    elif isinstance(document, list) and depth < 4:
+        for row in document[:3]:
+            yield from _messages(row, depth + 1)

@@ -1,0 +1,41 @@
+"""JSON as others write it, read strictly: a key that is there twice with two values is refused."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from typing import Any
+
+
+def loads(text: str | bytes) -> Any:
+    """What `json.loads` gives. ValueError for a key that an object repeats with another value."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; json would take the last of a key's values."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: dict[str, Any] = {}
+        for key, item in pairs:
+            if _spelt(seen.setdefault(key, item)) != _spelt(item):
+                raise ValueError(f"the key {key!r} is there twice, as {shown(seen[key])} and {shown(item)}")
+    return value
+
+
+def _spelt(value: Any) -> str:
+    """A value as JSON spells it: in Python 1 equals true and 1.0."""
+    return json.dumps(value, sort_keys=True)
+
+
+def shown(value: Any) -> str:
+    """A value of a file in a message: one line, and not longer than a line."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = 60
+    brief.maxdict = brief.maxlist = 6
+    return brief.repr(value).replace("\n", " ")
+
+
+def printable(text: str) -> str:
+    """`text` without what would steer a terminal; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,210 @@
+"""Exercise: write a chunk's keys into the cache."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from chunkprefill_course.exercises.texts import prose
+from chunkprefill_course.forms.answers import Plain, Unusable, is_array, told, whole
+from chunkprefill_course.forms.boards import Cell, board
+from chunkprefill_course.forms.calling import changed
+from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
+from chunkprefill_course.forms.feedback import counted
+from chunkprefill_course.forms.running import Program
+from chunkprefill_course.forms.strips import Strip
+from chunkprefill_course.forms.variants import Variant
+
+HEADS, DIM = 2, 4
+# What the rows hold: 1 + p the key of position p, NEW + i the chunk's key i, EMPTY nothing, ODD a mixture.
+EMPTY, NEW, ODD = -1, 1000, -2
+
+
+def solution(cache, length, new):
+    """Behind what is there."""
+    end = length + len(new)
+    cache[length:end] = new
+    return end
+
+
+def cases(rng: random.Random) -> Iterator[Case]:
+    """All fillings of a cache of 5 rows, and thirty larger ones."""
+    yield from ({"length": s, "new": n, "max_len": 5} for s in range(5) for n in range(1, 6) if s + n <= 5)
+    for _ in range(30):
+        length, new = rng.randrange(12), rng.randint(1, 8)
+        yield {"length": length, "new": new, "max_len": length + new + rng.randrange(4)}
+
+
+def want(case: Case) -> dict[str, Any]:
+    """The rows afterwards, and the new length."""
+    length, new = case["length"], case["new"]
+    rows = [*(1 + p for p in range(length)), *(NEW + i for i in range(new))]
+    return {"rows": rows + [EMPTY] * (case["max_len"] - len(rows)), "returned": length + new}
+
+
+def _number(tag: int, head: int, i: int) -> float:
+    """One number of a row: it says whose it is, and where it belongs."""
+    return tag + head / 8 + i / 64
+
+
+def _rows(tags: list[int]) -> list[Any]:
+    """[len(tags), HEADS, DIM]"""
+    return [[[_number(tag, h, i) for i in range(DIM)] for h in range(HEADS)] for tag in tags]
+
+
+def _tensor(tags: list[int]) -> Any:
+    """A tensor of rows; without torch, what a tensor of rows can do."""
+    try:
+        import torch
+    except ImportError:
+        return Strip.of_rows(_rows(tags))
+    return torch.tensor(_rows(tags), dtype=torch.float64)
+
+
+def run(program: Program, case: Case) -> Any:
+    """Call it on a real cache of two heads of four numbers, each row of which says whose key it is."""
+    before = [*(1 + p for p in range(case["length"])), *([EMPTY] * (case["max_len"] - case["length"]))]
+    cache, new = _tensor(before), _tensor([NEW + i for i in range(case["new"])])
+    shared, kept = cache[:], new.tolist()  # a view, as another reader of the cache has it
+    returned = program(cache, case["length"], new)
+    if returned is None or returned is ...:
+        if shared.tolist() == _rows(before):
+            return None  # not written yet
+        raise Unusable("it returned nothing; expected the new length")
+    if is_array(returned) and returned.shape:
+        raise Unusable("it returned a tensor; expected the new length, and rows are written into `cache`")
+    if new.tolist() != kept:
+        raise Unusable(changed("new"))
+    shape = (case["max_len"], HEADS, DIM)
+    if tuple(cache.shape) != shape:
+        raise Unusable(f"the cache has the shape {tuple(cache.shape)} now, and must keep {shape}")
+    tags = [_tag(row) for row in shared.tolist()]
+    return {"rows": tags, "before": before, "returned": whole(returned, "the new length")}
+
+
+def _tag(row: Any) -> int:
+    tag = row[0][0]
+    return int(tag) if [row] == _rows([int(tag)] if tag == tag else [0]) else ODD if any(map(any, row)) else 0
+
+
+def judge(case: Case, value: Plain) -> str:
+    """What was there first, then the new rows, the rest, the length."""
+    if value is None:
+        return "it wrote nothing and returned nothing"
+    right, rows = want(case), value["rows"]
+    if rows == value["before"]:
+        return (
+            "no row of the cache has changed. `cache = …`, `torch.cat` and `clone()` make a new tensor; "
+            "`cache[a:b] = new` writes into the one that others read"
+        )
+    for p, (got, wanted) in enumerate(zip(rows, right["rows"])):
+        if got == wanted:
+            continue
+        if p < case["length"]:
+            return f"the key of position {p}, cached before, is overwritten with {_name(case, got)}"
+        return f"row {p} of the cache holds {_name(case, got)}, where {_name(case, wanted)} belongs"
+    if value["returned"] != right["returned"]:
+        made = f"{case['length']} cached and {case['new']} new make {right['returned']}"
+        return f"it returned {told(value['returned'])}; {made}"
+    return ""
+
+
+def picture(case: Case, value: Plain) -> str:
+    """The rows of the cache, each with the position whose key it holds."""
+    cells: list[Cell] = []
+    for got, wanted in zip(value["rows"], want(case)["rows"]):
+        kind = "wrong" if got not in (wanted, EMPTY) else "missing" if got != wanted else ""
+        kind = kind or ("empty" if got == EMPTY else "new" if got >= NEW else "old")
+        cells.append((kind, str(_position(case, got)) if got > 0 else "" if got == EMPTY else "?"))
+    title = f"{case['length']} cached, {case['new']} new, returned {value['returned']}"
+    return board([("holds key", cells)], title=title, columns=[str(p) for p in range(len(cells))])
+
+
+def tell(case: Case, value: Plain) -> str:
+    """What a right program does, in words."""
+    n, c = value["returned"], case["length"]
+    return f"`{n}`, and rows {c} to {n - 1} of the cache hold the new keys"
+
+
+def _position(case: Case, tag: int) -> int:
+    return tag - 1 if tag < NEW else case["length"] + tag - NEW
+
+
+def _name(case: Case, tag: int) -> str:
+    words = {EMPTY: "nothing", ODD: "numbers that are no token's key", 0: "zeros"}
+    return words.get(tag) or f"the key of position {_position(case, tag)}"
+
+
+cache_write = Exercise(
+    id="cache-write",
+    title="Write a chunk into the cache",
+    name="cache_write",
+    prompt=prose("cache-write"),
+    starter="def cache_write(cache, length, new):\n    ...",
+    example=({"length": 0, "new": 4, "max_len": 4},),
+    cases=cases,
+    conditions={
+        "empty cache with room": lambda case: case["length"] == 0 and case["max_len"] > case["new"],
+        "just fits": lambda case: case["length"] > 0 and case["length"] + case["new"] == case["max_len"],
+        "room behind": lambda case: case["length"] > 0 and case["length"] + case["new"] < case["max_len"],
+        "one new row": lambda case: case["new"] == 1 and case["length"] > 1,
+        "chunk does not divide the prefix": lambda case: case["length"] % case["new"] > 0,
+        "shorter than the chunk": lambda case: 0 < case["length"] < case["new"],
+    },
+    run=run,
+    want=want,
+    judge=judge,
+    picture=picture,
+    tell=tell,
+    show=lambda case: (
+        f"`cache_write(cache, {case['length']}, new)`, {counted(case['new'], 'new row')}, "
+        f"room for {case['max_len']}"
+    ),
+    solution=solution,
+    wrong=(
+        Wrong(
+            Variant(solution, ("cache[length:end]", "cache[: len(new)]")),
+            "This writes each chunk to the front of the cache, over the keys that were there. The next free row is `length`.",
+        ),
+        Wrong(
+            Variant(solution, ("cache[length:end]", "cache[len(cache) - len(new) :]")),
+            "This writes the chunk to the last rows, however many are filled, and leaves a gap of empty rows. The next free row is `length`.",
+        ),
+        Wrong(
+            Variant(solution, ("return end", "return len(new)")),
+            "The rows are right, but the returned length is this chunk's alone. The next chunk would overwrite this one.",
+        ),
+        Wrong(
+            Variant(
+                solution,
+                (
+                    "end = length + len(new)",
+                    "length = length // len(new) * len(new)\n    end = length + len(new)",
+                ),
+            ),
+            "This works out the place from the number of chunks, as if all were as long as this one. The last chunk is often shorter. Use the cache's own length.",
+        ),
+    ),
+    slips=(
+        Wrong(
+            Variant(solution, ("return end", "return len(cache)")),
+            "The returned length is that of the whole cache. The new length counts only the filled rows.",
+        ),
+        Wrong(
+            Variant(solution, ("return end", "return length")),
+            "The rows are right, but the returned length is the old one. The next chunk would overwrite this one.",
+        ),
+        Wrong(
+            Variant(solution, ("cache[length:end] = new", "cache[length:end] = new\n    cache[end:] = 0")),
+            "This also changes the rows behind the chunk. They do not belong to it; leave them as they are.",
+        ),
+    ),
+    hints=(
+        "Which is the first free row?",
+        "The new rows are `length` up to, but not including, `length + len(new)`.",
+        "Assign to a slice, `cache[a:b] = new`. With `cache = ...` you would only give another tensor the old name.",
+    ),
+    minutes=5,
+    needs=("torch",),
+)

@@ -1,0 +1,162 @@
+"""Exercise: the mask of a chunk over everything cached."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from chunkprefill_course.exercises.texts import prose
+from chunkprefill_course.forms.answers import Plain, items, shape, told
+from chunkprefill_course.forms.boards import table
+from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
+from chunkprefill_course.forms.running import Program
+from chunkprefill_course.forms.variants import Variant
+
+
+def solution(start, length):
+    """Query number i stands at position start + i."""
+    return [[key <= start + query for key in range(start + length)] for query in range(length)]
+
+
+def _where(rule: str) -> Variant:
+    return Variant(solution, ("key <= start + query", rule))
+
+
+def cases(rng: random.Random) -> Iterator[Case]:
+    """All chunks of up to 4 tokens after up to 5, and thirty larger ones."""
+    yield from ({"start": s, "length": n} for s in range(6) for n in range(1, 5))
+    yield from ({"start": rng.randrange(20), "length": rng.randint(1, 12)} for _ in range(30))
+
+
+def want(case: Case) -> list[list[bool]]:
+    """The rule, spelled out."""
+    start, length = case["start"], case["length"]
+    return [[key <= start + query for key in range(start + length)] for query in range(length)]
+
+
+def judge(case: Case, value: Plain) -> str:
+    """Shape, kind of the cells, then the first cell that is wrong."""
+    right = want(case)
+    start, length = case["start"], case["length"]
+    if shape(value) != (length, start + length):
+        wanted = (length, start + length)
+        return f"the mask has the shape {shape(value)}; one row a query and one column a key make {wanted}"
+    if odd := [cell for row in value for cell in row if type(cell) is not bool]:
+        return _not_a_bool(odd)
+    for query in range(length):
+        for key in range(start + length):
+            if value[query][key] != right[query][key]:
+                return _wrong_cell(start + query, key, right[query][key])
+    return ""
+
+
+def _not_a_bool(odd: list[Plain]) -> str:
+    if any(isinstance(cell, float) and math.isinf(cell) for cell in odd):
+        return "the mask is additive, with 0 where a key is seen and minus infinity where it is not; use True and False"
+    kind = {int: "whole numbers", float: "floats"}.get(type(odd[0]), f"things like {told(odd[0])}")
+    return (
+        f"the mask holds {kind} ({told(odd[0])}) in place of True and False: attention would add them to its "
+        "scores. End with `.bool()`, or compare"
+    )
+
+
+def _wrong_cell(query: int, key: int, seen: bool) -> str:
+    who = f"the query at position {query} "
+    if not seen:
+        return f"{who}sees position {key}, which comes after it"
+    which = "is the query itself" if key == query else "came before it"
+    return f"{who}cannot see position {key}, which {which}"
+
+
+def run(program: Program, case: Case) -> Any:
+    """Call it."""
+    return items(program(case["start"], case["length"]), "a mask, as rows or as a tensor,")
+
+
+def picture(case: Case, value: Plain) -> str:
+    """A row a query, a column a key."""
+    rows = [f"query {case['start'] + i}" for i in range(case["length"])]
+    return table(value, want(case), rows=rows, title="Who sees which key?")
+
+
+chunk_mask = Exercise(
+    id="chunk-mask",
+    title="The mask of a chunk",
+    name="chunk_mask",
+    prompt=prose("chunk-mask"),
+    starter="def chunk_mask(start, length):\n    ...",
+    example=({"start": 0, "length": 3},),
+    cases=cases,
+    conditions={
+        "first chunk": lambda case: case["start"] == 0 and case["length"] > 1,
+        "later chunk": lambda case: case["start"] > 0 and case["length"] > 1,
+        "one token": lambda case: case["length"] == 1 and case["start"] > 0,
+        "very first token": lambda case: case["length"] == 1 and case["start"] == 0,
+        "chunk longer than its prefix": lambda case: 0 < case["start"] < case["length"],
+        "prefix longer than the chunk": lambda case: case["start"] > case["length"] > 1,
+        "as long as its prefix": lambda case: case["start"] == case["length"] > 1,
+    },
+    run=run,
+    want=want,
+    judge=judge,
+    picture=picture,
+    show=lambda case: f"`chunk_mask({case['start']}, {case['length']})`",
+    solution=solution,
+    wrong=(
+        Wrong(
+            _where("key <= query"),
+            "This staircase starts in the top left corner, as with `is_causal=True`. That fits the first chunk only, because later queries stand `start` positions further on.",
+        ),
+        Wrong(
+            Variant(
+                solution, ("key <= start + query", "key <= query"), ("range(start + length)", "range(length)")
+            ),
+            "This mask is a square over the chunk alone. The keys cached before it need columns too.",
+        ),
+        Wrong(
+            _where("start <= key <= start + query"),
+            "The cached prefix has columns, but they are all False. A query sees everything before it, whichever chunk that came in.",
+        ),
+        Wrong(
+            _where("start + query - length < key <= start + query"),
+            "Here each query sees only as many keys as the chunk is long. There is no such window: how the prompt is cut must not change what a token sees.",
+        ),
+    ),
+    slips=(
+        Wrong(
+            _where("key > start + query"),
+            "This is the other way round: here True means that a query sees a key, not that the key is hidden.",
+        ),
+        Wrong(
+            _where("key < start + query"),
+            "The staircase is one place too far left: a query sees its own key too.",
+        ),
+        Wrong(
+            _where("key <= start + query + 1"),
+            "The staircase is one place too far right: a query would see the token that it has to predict.",
+        ),
+        Wrong(
+            _where("True"),
+            "Here every query sees every key, even later ones. Within the chunk the mask has to be causal.",
+        ),
+        Wrong(
+            Variant(
+                solution,
+                ("for key in range(start + length)", "for query in range(length)"),
+                ("] for query in range(length)", "] for key in range(start + length)"),
+            ),
+            "Rows and columns are swapped: a row is a query, a column is a key.",
+        ),
+    ),
+    hints=(
+        "Take `start = 2, length = 2` and write down, for each of the two queries, which positions it may "
+        "see.",
+        "Query i of the chunk stands at position `start + i`. Compare that with the column's number.",
+        "For a row: `[key <= start + query for key in range(start + length)]`. With torch, "
+        "`torch.ones(rows, columns).tril(diagonal=d).bool()` keeps columns up to `row + d`.",
+    ),
+    minutes=6,
+    needs=("torch",),
+)

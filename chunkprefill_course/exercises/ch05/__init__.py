@@ -1,0 +1,1 @@
+"""Exercises of chapter 5: how big a chunk should be."""

@@ -1,0 +1,1 @@
+"""How a question asks and answers: choices, predictions, functions, orders, explorers."""

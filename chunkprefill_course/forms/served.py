@@ -1,0 +1,382 @@
+"""Policies that a reader writes: run in the simulator, a second a step, and judged step by step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby, pairwise
+from typing import Any
+
+from chunkprefill.plots.style import Canvas
+from chunkprefill.scheduling.core import Plan, Request, ScheduleError
+from chunkprefill.scheduling.state import State
+from chunkprefill.simulation.simulate import simulate
+from chunkprefill_course.forms.answers import Plain, Unusable, figure, is_mapping, items, number, told
+from chunkprefill_course.forms.feedback import counted
+from chunkprefill_course.forms.lines import place_of
+from chunkprefill_course.forms.notation import grid
+from chunkprefill_course.forms.running import Case, Program
+
+PREAMBLE = "from dataclasses import dataclass\n\nimport chunkprefill as cp\n\n\n"
+
+
+class _Watched:
+    """A policy whose plans are looked at before the loop sees them; nothing written yet is not attempted."""
+
+    def __init__(self, policy: Any, given: Sequence[dict[Any, int]] = ()) -> None:
+        self.policy, self.given, self.n_asked = policy, given, 0
+
+    def schedule(self, state: State) -> Plan:
+        self.n_asked += 1
+        if self.n_asked <= len(self.given):
+            return Plan(dict(self.given[self.n_asked - 1]))
+        plan = self.policy.schedule(state)
+        if plan is None or plan is ...:
+            if self.n_asked > 1 + len(self.given):
+                raise Unusable(
+                    f"in iteration {self.n_asked}, `schedule` returned nothing: a `return` is missing"
+                )
+            raise NotImplementedError
+        if is_mapping(plan):
+            raise Unusable(f"`schedule` returned {told(plan)}; expected a plan: `return cp.Plan({{…}})`")
+        if not isinstance(plan, Plan):
+            raise Unusable(f"`schedule` returned {told(plan)}; expected a plan, `cp.Plan({{rid: tokens}})`")
+        return plan
+
+
+@dataclass(frozen=True)
+class Before:
+    """How things stood before a step.
+
+    pending: tokens to prefill by request, in order of arrival; ready: who could decode; half: who is half done;
+    order: all of them in order of arrival, which their numbers need not follow
+    """
+
+    pending: dict[int, int]
+    ready: tuple[int, ...]
+    half: tuple[int, ...] = ()
+    now: float = 0.0  # s
+    order: tuple[int, ...] = ()  # all of them, in order of arrival
+
+    def prompts(self, got: Mapping[int, int]) -> dict[int, int]:
+        """Tokens of the prompts among those who run."""
+        return {rid: n for rid, n in got.items() if rid in self.pending}
+
+
+def is_crowded(was: Before, got: Mapping[int, int], _budget: int) -> bool:
+    """Whether sixteen prompts share an iteration, so that a limit of a program's own shows."""
+    return len(was.prompts(got)) > 15
+
+
+def is_crowded_beside_decodes(was: Before, got: Mapping[int, int], _budget: int) -> bool:
+    """Whether ten prompts share an iteration while ten requests decode."""
+    return len(was.prompts(got)) > 9 and len(was.ready) > 9
+
+
+def is_passed_over(was: Before, got: Mapping[int, int], _budget: int) -> bool:
+    """Whether a prompt waits while one of a larger number runs, so that an order by number shows."""
+    return any(rid not in got and rid < max(was.prompts(got), default=0) for rid in was.pending)
+
+
+def rids(case: Case) -> Sequence[int]:
+    """The requests' numbers, in order of arrival: 1, 2, … where a case has none of its own."""
+    return case.get("rids") or range(1, len(case["requests"]) + 1)
+
+
+def row_of(case: Case, rid: int) -> tuple[float, int, int]:
+    """(arrival in s, prompt tokens, output tokens) of a request."""
+    return dict(zip(rids(case), case["requests"]))[rid]
+
+
+def requests(case: Case) -> list[Request]:
+    """The requests of a case, of (arrival in s, prompt tokens, output tokens) each."""
+    return [Request(rid, *numbers) for rid, numbers in zip(rids(case), case["requests"])]
+
+
+def serve_case(program: Program, case: Case) -> list[list[list[Any]]]:
+    """Each step as rows of rid, start, length, emits. Raises what the policy or the contract raises."""
+    more = [case["rate"]] if "rate" in case else []
+    policy = program(case["budget"], *more)
+    if policy is None or policy is ...:
+        raise NotImplementedError
+    if not callable(getattr(policy, "schedule", None)):
+        raise Unusable(f"it makes {told(policy)}, which has no method `schedule`; is it the class itself?")
+    watched = _Watched(policy, case.get("given", ()))
+    try:
+        trace = simulate(requests(case), watched, cost=lambda batch: 1.0)
+    except ScheduleError as error:
+        if place_of(error):
+            raise
+        raise Unusable(f"in iteration {watched.n_asked}, the plan is refused: {error}") from None
+    return [sorted(map(list, step.batch)) for step in trace.steps]  # the order within a plan is no matter
+
+
+def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
+    """How things stood before step k."""
+    cached = [0] * len(case["requests"])
+    said = [0] * len(case["requests"])
+    names = rids(case)
+    place = {rid: i for i, rid in enumerate(names)}
+
+    def done(i: int) -> bool:
+        return said[i] >= case["requests"][i][2]
+
+    arrivals = [arrival for arrival, _, _ in case["requests"]]
+    now = min(arrivals)
+    for rows in steps[:k]:
+        for rid, start, length, emits in rows:
+            cached[place[rid]] = start + length
+            said[place[rid]] += emits
+        now += 1
+        if all(done(i) for i, arrival in enumerate(arrivals) if arrival <= now):  # nothing to do: time passes
+            now = min([arrival for arrival in arrivals if arrival > now], default=now)
+    here = [i for i, arrival in enumerate(arrivals) if arrival <= now and not done(i)]
+    left = {names[i]: case["requests"][i][1] - cached[i] for i in here}
+    return Before(
+        {rid: n for rid, n in left.items() if n > 0},
+        tuple(rid for rid, n in left.items() if n <= 0),
+        tuple(rid for rid, n in left.items() if n > 0 and cached[place[rid]]),
+        now,
+        tuple(left),
+    )
+
+
+Rule = Callable[[Before, dict[int, int], int], str]  # what stood there, {rid: tokens} of the step, the budget
+
+
+def judge_steps(case: Case, steps: Plain, right: list[list[list[Any]]], rule: Rule) -> str:
+    """The first step that differs from the right one, and the rule that it breaks."""
+    for k, (mine, theirs) in enumerate(zip(steps, right)):
+        got, wanted = ({row[0]: row[2] for row in rows} for rows in (mine, theirs))
+        if got != wanted:
+            why = rule(before(case, right, k), got, case["budget"])
+            return f"in iteration {k + 1}, {why or f'{said(got)} runs, where {said(wanted)} is right'}"
+    if len(steps) == len(right):
+        return ""
+    return f"it takes {counted(len(steps), 'iteration')}, and {len(right)} would do"
+
+
+def said(tokens: dict[int, int]) -> str:
+    """`request 1: 4 tokens, request 2: 1 token`."""
+    return ", ".join(f"request {rid}: {counted(n, 'token')}" for rid, n in tokens.items()) or "nothing"
+
+
+def show(case: Case) -> str:
+    """A case in words."""
+    lines = []
+    for (t, n, m), group in groupby(zip(rids(case), case["requests"]), key=lambda one: one[1]):
+        names = [rid for rid, _ in group]
+        if len(names) > 3 and names == list(range(names[0], names[0] + len(names))):
+            lines.append(f"requests {names[0]} to {names[-1]}: {n} + {m} tokens each, at {t} s")
+        else:
+            lines += [f"request {rid}: {n} + {m} tokens at {t} s" for rid in names]
+    for k, plan in enumerate(case.get("given", ()), 1):
+        lines.append(f"in iteration {k} another policy has run {said(plan)}")
+    rate = f", rate {case['rate']}" if "rate" in case else ""
+    return f"budget {case['budget']}{rate}; {'; '.join(lines)}"
+
+
+def tell(case: Case, steps: Plain) -> str:
+    """Who gets how many tokens, iteration by iteration."""
+    lines = (f"{k}: {said({row[0]: row[2] for row in rows})}" for k, rows in enumerate(steps, 1))
+    return "in iteration " + "; ".join(lines)
+
+
+def _whole(value: float) -> Any:
+    """4.0 as 4; what has a fraction as it is, for the request to refuse."""
+    return int(value) if value == int(value) else value
+
+
+def arrivals(value: Any, most: int) -> list[Request]:
+    """Requests that a reader's program returns, rows of (arrival in s, prompt tokens, output tokens)."""
+    rows = items(value, "a list of (arrival, n_prompt, n_output)")
+    if rows is None:
+        raise NotImplementedError
+    if len(rows) > most:
+        raise Unusable(f"it returned {counted(len(rows), 'request')}, and at most {most} are allowed")
+    made = []
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != 3:
+            raise Unusable(f"request number {i} is {told(row)}; expected (arrival, n_prompt, n_output)")
+        try:
+            arrival, n_prompt, n_output = (number(each) or 0 for each in row)
+            made.append(Request(f"number {i}", arrival, _whole(n_prompt), _whole(n_output)))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Unusable(f"request number {i} is {told(row)}: {error}") from None
+    return made
+
+
+def first_tokens(requests: list[Request], policy: Any) -> dict[Any, float]:
+    """Seconds from arrival to the first token of each, at a second an iteration."""
+    trace = simulate(requests, policy, cost=lambda batch: 1.0)
+    came = {request.rid: request.arrival for request in requests}
+    first: dict[Any, float] = {}
+    for step in trace.steps:
+        for rid, emits in zip(step.batch.rid, step.batch.emits):
+            if emits:
+                first.setdefault(rid, step.end - came[rid])
+    return first
+
+
+def lives_picture(requests: list[Request], waits: dict[Any, float], *, marked: Any, title: str) -> str:
+    """Each request's wait for its first token, as a bar; the first eight, the marked one among them."""
+    chosen = [request for request in requests if request.rid == marked]
+    chosen += [request for request in requests if request.rid != marked][: 8 - len(chosen)]
+    canvas = Canvas(34 + 34 * len(chosen))
+    end = max(request.arrival + waits[request.rid] for request in chosen)
+    unit = (canvas.width - 260) / end
+    canvas.text(0, 20, title, bold=True)
+    for k, request in enumerate(chosen):
+        y, wait = 34 + 34 * k, waits[request.rid]
+        canvas.text(90, y + 20, str(request.rid), anchor="end")
+        fill = "trouble" if request.rid == marked else "prefill"
+        canvas.rect(100 + unit * request.arrival, y + 4, max(2, unit * wait), 22, fill, radius=2)
+        canvas.text(canvas.width, y + 20, f"{request.n_prompt} tokens, {figure(wait)} s", anchor="end")
+    said = "; ".join(f"{r.rid}, {r.n_prompt} tokens, waits {figure(waits[r.rid])} s" for r in chosen)
+    image = canvas.picture(alt=f"{title}. {said}.", caption="To scale.", badge="simulated").image()
+    return f'<div style="max-width:{canvas.width:.0f}px">{image}</div>'
+
+
+def picture(case: Case, steps: Plain) -> str:
+    """P and D, iteration by iteration; the numbers are tokens."""
+    prompts = {rid: n for rid, (_, n, _) in zip(rids(case), case["requests"])}
+    return grid(
+        steps,
+        prompts,
+        title="Tokens, iteration by iteration",
+        tokens=True,
+        note="Blue prefills, orange decodes.",
+    )
+
+
+def size(case: Case) -> float:
+    """Small cases first: all the tokens, and the requests."""
+    return sum(n + m for _, n, m in case["requests"]) + 2 * len(case["requests"])
+
+
+Moment = tuple[Before, dict[int, int], int]  # what stood there, {rid: tokens} of the right step, the budget
+
+
+def moments(case: Case, solution: Program) -> tuple[Moment, ...]:
+    """Each step that the right run decided, with what it decided on."""
+    key = solution, repr(case)
+    if key not in _MOMENTS:
+        steps = right(case, solution)
+        _MOMENTS[key] = tuple(
+            (before(case, steps, k), {row[0]: row[2] for row in step}, case["budget"])
+            for k, step in enumerate(steps)
+            if k >= len(case.get("given", ()))
+        )
+        _trim(_MOMENTS)
+    return _MOMENTS[key]
+
+
+def somewhen(solution: Program, met: Callable[[Before, dict[int, int], int], Any]) -> Callable[[Case], bool]:
+    """A condition on cases: in some step of the right run this is met."""
+    return lambda case: any(met(*moment) for moment in moments(case, solution))
+
+
+def right(case: Case, solution: Program) -> list[list[list[Any]]]:
+    """What the solution does."""
+    key = solution, repr(case)
+    if key not in _RIGHT:
+        _RIGHT[key] = serve_case(solution, case)
+        _trim(_RIGHT)
+    return _RIGHT[key]
+
+
+# Right runs are the same for every program that is checked, and small cases for every check.
+_RIGHT: dict[tuple[Program, str], list[list[list[Any]]]] = {}
+_MOMENTS: dict[tuple[Program, str], tuple[Moment, ...]] = {}
+
+
+def _trim(kept: dict[Any, Any]) -> None:
+    while len(kept) > 2000:
+        kept.pop(next(iter(kept)))
+
+
+def idle(case: Case) -> bool:
+    """Whether a request comes long after all before it can be done."""
+    rows = case["requests"]
+    work = 0
+    for (arrival, n_prompt, n_output), (later, _, _) in pairwise(rows):
+        work = max(work, arrival) + n_prompt + n_output
+        if later > work:
+            return True
+    return False
+
+
+@cache
+def _small(tight: bool) -> tuple[Case, ...]:
+    """The same small workloads in every check, of two and three requests."""
+    rng = random.Random(11)
+    found: dict[str, Case] = {}
+    while len(found) < 70:
+        n = rng.choice((2, 2, 3, 3, 4))
+        rows = [
+            (rng.choice((0, 0, 1, 2, 3)), rng.choice((1, 2, 3, 4, 5, 7, 9)), rng.choice((1, 2, 3, 5)))
+            for _ in range(n)
+        ]
+        rows = [(0, *rows[0][1:]), *sorted(rows[1:])]
+        budget = rng.choice((1, 2, 3, 4, 4, 5, 8))
+        case = {"budget": budget, "requests": rows}
+        if tight or budget >= n_decoding(case):
+            found[str(case)] = case
+    return tuple(found.values())
+
+
+def n_decoding(case: Case) -> int:
+    """Requests that will decode: those that say more than their first token."""
+    return sum(n_output > 1 for _, _, n_output in case["requests"])
+
+
+#: Servers on which another policy has run until now: what no run of stall-free batching leads to.
+HANDED_OVER: tuple[Case, ...] = (
+    {"budget": 1, "requests": [(0, 3, 2), (1, 1, 4)], "given": [{1: 2}, {2: 1}]},
+    {"budget": 2, "requests": [(0, 6, 2), (1, 1, 3), (1, 1, 4)], "given": [{1: 5}, {2: 1, 3: 1}]},
+    {"budget": 3, "requests": [(0, 5, 3), (0, 7, 2), (1, 2, 3)], "given": [{1: 4, 2: 3}, {3: 2}]},
+)
+
+
+#: Numbers say nothing about who came first: a policy that goes by them is caught here.
+OUT_OF_ORDER: tuple[Case, ...] = (
+    {"budget": 2, "requests": [(0, 2, 1), (0, 2, 1)], "rids": (2, 1)},
+    {"budget": 4, "requests": [(0, 3, 2), (0, 3, 2), (0, 2, 2)], "rids": (2, 3, 1)},
+    {"budget": 3, "requests": [(0, 5, 2), (1, 4, 2), (1, 4, 1)], "rids": (3, 1, 2)},
+)
+
+#: Many in one iteration, prompts and decodes: a policy that has a limit of its own is caught here.
+CROWDS: tuple[Case, ...] = (
+    {"budget": 40, "requests": [(0, 2, 2)] * 18},
+    {"budget": 24, "requests": [*[(0, 1, 4)] * 12, *[(1, 1, 2)] * 10]},
+)
+
+
+def cases(rng: random.Random, *, tight: bool = False) -> Iterator[Case]:
+    """Small workloads, the same each time, then larger ones drawn.
+
+    tight: budgets may be smaller than the number of decodes
+    """
+    yield from _small(tight)
+    yield from () if tight else HANDED_OVER
+    yield from OUT_OF_ORDER
+    yield from CROWDS
+    for _ in range(30):
+        n_requests, lines, now = rng.randint(3, 7), [], 0
+        budget = rng.randint(1 if tight else 3, 12)
+        for _ in range(n_requests):
+            lines.append(
+                (
+                    now,
+                    rng.choice((1, 2, rng.randint(1, budget), rng.randint(1, 3 * budget))),
+                    rng.choice((1, 1, rng.randint(1, 7))),
+                )
+            )
+            now += rng.choice((0, 0, 0, 1, 1, 2, 40))
+        numbers = rng.sample(range(1, n_requests + 1), n_requests)
+        case: Case = {"budget": budget, "requests": lines, "rids": numbers}
+        if not tight:
+            case["budget"] = max(budget, n_decoding(case))
+        yield case

@@ -1,0 +1,1 @@
+"""Mark submissions: student code in a sandbox, every comparison outside. `python -m chunkprefill_grading`."""

@@ -1,0 +1,1 @@
+"""Points for answers, and one file for each submission."""

@@ -1,0 +1,1 @@
+"""Run students' code where it can harm nothing: bubblewrap, limits, the protocol."""

@@ -1,0 +1,187 @@
+"""Nothing that a program catches keeps it running, in the main thread and in others; nothing it does escapes."""
+
+# ruff: noqa: B012, E722, SIM105 (this is what programs are made of)
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from chunkprefill_course import exercises
+from chunkprefill_course.forms.running import attempt
+from chunkprefill_course.forms.stopping import Limit
+from chunkprefill_course.forms.trial import Trial
+
+
+def catches_all():
+    while True:
+        try:
+            sum(range(1000))
+        except:
+            pass
+
+
+def catches_in_catching():
+    while True:
+        try:
+            while True:
+                try:
+                    x = 1  # noqa: F841
+                except BaseException:
+                    continue
+        except:
+            with contextlib.suppress(BaseException):
+                sum(range(10))
+
+
+def suppresses():
+    while True:
+        with contextlib.suppress(BaseException):
+            while True:
+                pass
+
+
+def finally_goes_on():
+    while True:
+        try:
+            pass
+        finally:
+            continue
+
+
+def generates():
+    def endless():
+        while True:
+            try:
+                yield 1
+            except:
+                pass
+
+    for _ in endless():
+        pass
+
+
+def at_the_end_of_the_stack():
+    def deeper(n):
+        try:
+            return deeper(n + 1)
+        except RecursionError:
+            return deeper(n)
+
+    while True:
+        try:
+            deeper(0)
+        except Exception:
+            pass
+
+
+def floods():
+    while True:
+        print("x" * 1000)
+
+
+LOOPS = [
+    catches_all,
+    catches_in_catching,
+    suppresses,
+    finally_goes_on,
+    generates,
+    at_the_end_of_the_stack,
+    floods,
+]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_every_loop_is_stopped(loop, where, capsys):
+    outcomes = []
+    if where == "main":
+        outcomes.append(attempt(loop, seconds=0.15))
+    else:
+        thread = threading.Thread(target=lambda: outcomes.append(attempt(loop, seconds=0.15)), daemon=True)
+        thread.start()
+        thread.join(60)
+    assert outcomes and outcomes[0].late
+    assert sys.gettrace() is None or "coverage" in repr(sys.gettrace())
+    assert capsys.readouterr().out == ""
+
+
+def test_a_limit_that_is_lifted_leaves_the_thread_alone():
+    limit = Limit(0.05)
+    limit.on()
+    limit.off()
+    time.sleep(0.1)
+    assert sum(range(1000)) == 499500
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, RecursionError]
+)
+def test_what_a_program_raises_becomes_words(raised):
+    def program():
+        raise raised
+
+    outcome = attempt(program)
+    assert outcome.kind == raised.__name__ and "line " in outcome.trouble
+
+
+def test_a_program_that_catches_all_is_refused_within_its_time():
+    def program(*_):
+        catches_all()
+
+    feedback = exercises.vllm_step.check(program, seconds=0.4)
+    assert feedback.ok is False and "0.4 s" in str(feedback)
+
+
+def test_more_memory_than_there_is_room_for_is_refused():
+    outcome = attempt(lambda: list(range(10**10)))
+    assert outcome.kind == "MemoryError"
+
+
+def test_a_loop_is_stopped_where_the_check_itself_runs_in_an_import(tmp_path, monkeypatch):
+    (tmp_path / "checks_itself.py").write_text(
+        "from chunkprefill_course.forms.running import attempt\n"
+        "def endless():\n    n = 0\n    while n < 3 * 10**7:\n        n += 1\n"
+        "outcome = attempt(endless, seconds=0.1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.import_module("checks_itself").outcome.late
+
+
+def test_the_line_of_an_answer_is_looked_for_within_the_time_too():
+    calls = []
+
+    def program(name, n):
+        calls.append(n)
+        if len(calls) > 4:
+            print("noise")
+            while True:
+                pass
+        if n:
+            return 1
+        return 2
+
+    class Form:
+        run = staticmethod(lambda asked, case: asked(*case.values()))
+
+    trial = Trial(Form(), program, 0, 0.2)
+    place = trial._place({"name": "a", "n": 1})
+    assert "return 1" in place
+    calls += [0] * 9
+    assert trial._place({"name": "a", "n": 1}) == "", "it ends, and says nothing"
+    assert sys.gettrace() is None or "coverage" in repr(sys.gettrace())
+
+    def interrupted(name, n):
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest's may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Trial(Form(), interrupted, 0, 0.2)._place({"name": "a", "n": 1})
+    finally:
+        signal.signal(signal.SIGINT, before)

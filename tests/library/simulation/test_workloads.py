@@ -1,0 +1,244 @@
+"""Traces are read or refused by file and line; generators keep their seeds, rates and shapes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chunkprefill as cp
+from chunkprefill.simulation import workloads
+from chunkprefill.simulation.workloads import seconds_of
+from tests.needs import need, shared_dir
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+def test_azure(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\r\n")
+    assert cp.read_azure(path) == [cp.Request(0, 0.0, 374, 44), cp.Request(1, 4.314579, 396, 109)]
+
+
+def test_mooncake_in_both_forms(tmp_path):
+    table, lines = tmp_path / "m.csv", tmp_path / "m.jsonl"
+    table.write_text("timestamp_ms,input_length,output_length\n500,6758,500\n3500,7322,490\n")
+    rows = [(500, 6758, 500), (3500, 7322, 490)]
+    text = [
+        json.dumps({"timestamp": t, "input_length": p, "output_length": o, "hash_ids": [1]})
+        for t, p, o in rows
+    ]
+    lines.write_text("\n".join(text) + "\n\n")
+    assert (
+        cp.read_mooncake(table)
+        == cp.read_mooncake(lines)
+        == [
+            cp.Request(0, 0.0, 6758, 500),
+            cp.Request(1, 3.0, 7322, 490),
+        ]
+    )
+
+
+GOOD = "2023-11-16 18:15:46.6,374,44"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "2023-11-16 18:15:46.6,374",
+        "x,374,44",
+        "2023-11-16 18:15:46.6,-3,44",
+        "2023-11-16 18:15:46.6,374,0",
+        "2023-11-16 18:15:46.6,3.5,44",
+        "2023-11-16 18:15:46.6,,44",
+        "2023-11-16 18:15:46.6,374,44,9",
+        "",
+        "2023-11-16 18:15:46.x,374,44",
+        "\x00,1,1",
+    ],
+)
+def test_a_malformed_row_is_refused_with_file_and_line(tmp_path, row):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{HEADER}{GOOD}\n{row}\n{GOOD}\n")
+    with pytest.raises(ValueError, match=r"a\.csv:3: "):
+        cp.read_azure(path)
+
+
+SAME = "2023-11-16 18:15:47,5,6\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEADER[:-1]},ContextTokens\n{SAME[:-1]},7\n", ":1: column ContextTokens is there twice"),
+        (HEADER + "1711011200123,5,6\n", ":2: '1711011200123' is no time"),  # or year 1711, and so on
+        (HEADER + "20231116T181547,5,6\n", ":2: '20231116T181547' is no time"),
+        (HEADER + "2023-11-16 18:15.5,5,6\n", ":2: '2023-11-16 18:15.5' is no time"),
+        (HEADER + "2023-11-16 18.5,5,6\n", ":2: '2023-11-16 18.5' is no time"),
+        (HEADER + '"2023-11-16 18:15:46,5",5,6\n', ":2: '2023-11-16 18:15:46,5' is no time"),
+        (HEADER + "2023-11-16 18:15:47+01:00,5,6\n" + SAME, ":3: of .*47.01:00' and .*:47' one has a zone"),
+        (HEADER + SAME.replace("5,6", "1_0,6"), ":2: '1_0' is no whole number"),
+        (HEADER + SAME.replace("5,6", "\u0661,6"), ":2: '\u0661' is no whole number"),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.csv" + message):
+        cp.read_azure(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("read", [cp.read_azure, cp.read_mooncake])
+def test_bytes_that_are_no_text_are_refused_with_file_and_line(tmp_path, read):
+    for content in (
+        LINE.encode() + b"\n\xe9",
+        (HEADER + SAME).encode("utf-16"),
+        HEADER.encode() + b"\xe9,1,1",
+    ):
+        (tmp_path / "m.jsonl").write_bytes(content)
+        with pytest.raises(ValueError, match=r"m\.jsonl:[12]: "):
+            read(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", HEADER])
+def test_a_foreign_or_empty_file_is_refused(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    for read in (cp.read_azure, cp.read_mooncake):
+        with pytest.raises(ValueError, match=r"a\.csv:1: "):
+            read(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"none\.csv: cannot be read"):
+        cp.read_azure(tmp_path / "none.csv")
+
+
+LINE = '{"timestamp": 1, "input_length": 3, "output_length": 4}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        '{"timestamp": 1}',
+        LINE.replace("3", "0"),
+        LINE.replace("3", "2.5"),
+        LINE.replace("3", "null"),
+        LINE.replace(": 1,", ": NaN,"),
+        "[1, 2]",
+        "7",
+        LINE.replace("3", "true"),
+        LINE.replace(": 1,", ": true,"),
+        LINE.replace(": 1,", ': "1_0",'),
+        LINE.replace(": 1,", ": -Infinity,"),
+        LINE.replace(": 3,", ": 3, " + '"input_length": 5,'),
+        LINE.replace(": 3,", ": 3, " + '"timestamp_ms": 5,'),
+    ],
+)
+def test_a_malformed_line_is_refused_with_file_and_line(tmp_path, line):
+    path = tmp_path / "m.jsonl"
+    path.write_text(f"{LINE}\n{line}\n")
+    with pytest.raises(ValueError, match=r"m\.jsonl:2: "):
+        cp.read_mooncake(path)
+
+
+def test_what_may_stand_before_the_first_line(tmp_path):
+    path = tmp_path / "m.jsonl"
+    for before in ("\ufeff", "\n", "  ", "\ufeff\r\n"):
+        path.write_text(before + LINE + "\n", encoding="utf-8")
+        assert cp.read_mooncake(path) == [cp.Request(0, 0.0, 3, 4)]
+
+
+def test_the_shared_traces():
+    shared = shared_dir()
+    need("shared", shared, "the recorded traces")
+    conversation = cp.read_azure(shared / "traces" / "AzureLLMInferenceTrace_conv.csv")
+    assert len(conversation) == 19_366 and 3_500 < conversation[-1].arrival < 3_504
+    for what, published in zip(("n_prompt", "n_output"), workloads.CONVERSATION):
+        found = np.quantile([getattr(r, what) for r in conversation], workloads.QUANTILES)
+        assert np.allclose(found, published, rtol=0.01, atol=1), what
+    code = cp.read_azure(shared / "traces" / "AzureLLMInferenceTrace_code.csv")
+    for what, published in zip(("n_prompt", "n_output"), workloads.CODE):
+        found = np.quantile([getattr(r, what) for r in code], workloads.QUANTILES)
+        assert np.allclose(found, published, rtol=0.01, atol=1), what
+    for name in ("conversation", "synthetic"):
+        assert len(cp.read_mooncake(shared / "traces" / f"mooncake_{name}_lengths.csv")) > 1000
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.floats(0.1, 50))
+def test_generators_keep_seed_and_rate(seed, rate):
+    for make in (cp.poisson, cp.bursty, cp.conversation, cp.code):
+        requests = make(400, rate, seed=seed)
+        assert requests == make(400, rate, seed=seed) != make(400, rate, seed=seed + 1)
+        arrivals = [r.arrival for r in requests]
+        assert arrivals == sorted(arrivals) and [r.rid for r in requests] == list(range(400))
+    assert 400 / cp.poisson(400, rate, seed=seed)[-1].arrival == pytest.approx(rate, rel=0.3)
+
+
+def test_published_shapes_come_back():
+    for make, (prompts, outputs) in ((cp.conversation, workloads.CONVERSATION), (cp.code, workloads.CODE)):
+        requests = make(20_000, seed=1)
+        for lengths, published in (
+            ([r.n_prompt for r in requests], prompts),
+            ([r.n_output for r in requests], outputs),
+        ):
+            for q, expected in list(zip(workloads.QUANTILES, published))[1:-1]:
+                assert np.quantile(lengths, q) == pytest.approx(expected, rel=0.08, abs=2)
+            assert published[0] <= min(lengths) and max(lengths) <= published[-1]
+    rank = [
+        np.argsort(np.argsort([getattr(r, n) for r in cp.conversation(20_000)]))
+        for n in ("n_prompt", "n_output")
+    ]
+    assert np.corrcoef(rank)[0, 1] == pytest.approx(0.07, abs=0.03)
+
+
+def test_bursts_come_together():
+    gaps = np.diff([r.arrival for r in cp.bursty(20_000, 5.0, burst=8, seed=2)])
+    assert np.mean(gaps == 0) == pytest.approx(1 - 1 / 8, abs=0.02)
+    assert np.mean(gaps) == pytest.approx(1 / 5, rel=0.1)
+
+
+def test_documents_and_chats():
+    requests = cp.documents_and_chats(n_documents=2, n_chats=3, n_late=4, document=999, at=2.0, window=0.5)
+    assert [r.rid for r in requests] == [
+        *("chat0", "chat1", "chat2", "doc0", "doc1"),
+        *(f"late{i}" for i in range(4)),
+    ]
+    assert all(r.n_prompt == 999 and r.priority == 1 and r.arrival == 2.0 for r in requests[3:5])
+    assert all(2 <= r.arrival <= 2.5 and r.priority == 0 for r in requests[5:])
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: cp.poisson(0, 1.0), "n must be"),
+        (lambda: cp.poisson(3, 0.0), "rate must be"),
+        (lambda: cp.poisson(3, 1.0, prompt=0), "prompt must be"),
+        (lambda: cp.bursty(3, 1.0, burst=0), "burst must be"),
+        (lambda: cp.poisson(3, 1.0, output=(5, 4)), "output must be"),
+        (lambda: cp.code(2.5), "n must be"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("zone", ["+00:00", "Z", " +0000", "+00"])
+def test_a_stamp_may_have_a_zone(tmp_path, zone):
+    assert seconds_of(f"2000-01-01 00:00:01.5000000{zone}") == 1.5
+    assert seconds_of(f"2000-01-01T00:00:02{zone}") == 2.0
+    path = tmp_path / "azure.csv"
+    head = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    path.write_text(f"{head}2023-11-16 18:01:51.25{zone},5,5\n2023-11-16 20:01:52.75+02:00,5,5\n")
+    assert [r.arrival for r in cp.read_azure(path)] == [0.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    "stamp", ["2000-01-01 00:00:01+99:00", "2000-01-01 00:00:01+05:30:15", "00:01Z", "x+00:00"]
+)
+def test_a_zone_that_is_none_is_refused(stamp):
+    with pytest.raises(ValueError):
+        seconds_of(stamp)
+    assert seconds_of("2000-01-02") == 86400.0
+    assert seconds_of("2000-01-01 05:30:00+05:30") == 0.0 == seconds_of("1999-12-31 22:00-02:00")
