@@ -272,7 +272,10 @@ def put(text: str, out: Path | None = None, data: bytes | None = None) -> None:
         sys.stdout.write(text.encode("utf-8", "replace").decode())
         return
     sys.stdout.flush()
-    raw.write((BOM if _is_file(raw) else "").encode() + text.encode("utf-8", "backslashreplace"))
+    is_file = _is_file(raw)
+    if data is None or not is_file:
+        data = (BOM if is_file else "").encode() + text.encode("utf-8", "backslashreplace")
+    raw.write(data)
     raw.flush()
 
 

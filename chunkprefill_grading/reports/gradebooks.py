@@ -12,8 +12,8 @@ from chunkprefill_grading.marking.results import Result
 from chunkprefill_grading.reports.tables import safe
 from chunkprefill_grading.submission.lateness import duration
 from chunkprefill_grading.submission.layouts import is_blind
-from chunkprefill_grading.submission.roster import name_keys
-from chunkprefill_grading.submission.spreadsheet import Table, folded, unguarded
+from chunkprefill_grading.submission.roster import damage, name_keys
+from chunkprefill_grading.submission.spreadsheet import Table, folded, is_damaged, unguarded
 
 KINDS = ("moodle", "canvas", "gradescope", "blackboard", "brightspace", "classroom")
 COMMENTS = "Feedback comments"
@@ -58,9 +58,11 @@ def filled(
     that only one has. Grades are scaled to the table's maximum. What is not ok gets no grade and its reason.
     ValueError for a table without a column for the grades.
     """
+    too_long = table.too_long
     table, columns = _columns(table, kind, titles, results)
     heads = _heads(table, columns, kind)
-    matches, notes = _matched(results, table, columns, kind, heads)
+    matches, notes = _matched(results, table, columns, kind, heads | too_long)
+    notes = [*_odd_rows(table, columns, too_long), *notes]
     most = _possible(table, columns, heads)
     rows, commas = [list(row) for row in table.rows], _has_commas(table, columns)
     for i, result in matches.items():
@@ -109,8 +111,7 @@ def _columns(table: Table, kind: str, titles: Titles, results: Sequence[Result])
             )
         comments = table.column("comment")
         if comments is None:
-            rows = tuple((*row, "") for row in table.rows)
-            table = Table((*table.header, COMMENTS), rows, table.delimiter, table.encoding)
+            table = table.with_column(COMMENTS)
             comments = len(table.header) - 1
         maximum = table.column("maximum")
     else:
@@ -182,6 +183,18 @@ def _heads(table: Table, columns: _Columns, kind: str) -> set[int]:
         if first in words and kind in ("canvas", "classroom"):
             heads.add(i)
     return heads
+
+
+def _odd_rows(table: Table, columns: _Columns, too_long: set[int]) -> list[str]:
+    """What is wrong with rows, by the names in them."""
+    notes = []
+    ids = sorted({*columns.numbers, *columns.users, *table.columns("number")})
+    for i, row in enumerate(table.rows):
+        name = " ".join(row[c] for c in columns.names).strip() or row[0].strip()
+        if i in too_long:
+            notes.append(f"{name}: this row has more cells than the header: it is left as it is")
+        notes += [f"{name}: {damage(row[c])}" for c in ids if is_damaged(row[c])]
+    return notes
 
 
 def _possible(table: Table, columns: _Columns, heads: set[int]) -> str:
@@ -282,9 +295,7 @@ def _has_commas(table: Table, columns: _Columns) -> bool:
 def _for_canvas(table: Table, column: int) -> Table:
     """The columns that Canvas reads, and no other assignment's: their grades may have changed meanwhile."""
     kept = [i for i, title in enumerate(table.header) if folded(title) in CANVAS]
-    kept = [*kept, *([column] if column not in kept else [])]
-    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-    return Table(tuple(table.header[i] for i in kept), rows, table.delimiter, table.encoding)
+    return table.only([*kept, *([column] if column not in kept else [])])
 
 
 def grade(result: Result, maximum: str) -> str:

@@ -124,18 +124,23 @@ def decoded(data: bytes, n_known: Callable[[str], int], named: str = "") -> tupl
     spelt as words of a language that uses it. ValueError where another encoding reads other names that may
     be, too, and where none reads words.
     """
-    if named:
-        return data.decode(named).removeprefix("\ufeff"), named, False
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "strict"), "utf-16", False
+    named = {"utf-8-sig": "utf-8"}.get(
+        named, named
+    )  # how bytes are written again says the mark, and not the name
     head = data[:4096]
-    if len(head) > 3 and head.count(b"\0") * 3 > len(head):  # UTF-16 that lost its mark
-        return data.decode("utf-16-be" if head[:1] == b"\0" else "utf-16-le"), "utf-16", False
+    if named not in ("", "utf-16"):
+        return data.decode(named).removeprefix("\ufeff"), named, False
+    for mark, order in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        if data.startswith(mark):
+            return data.decode(order).removeprefix("\ufeff"), order, False
+    if named or (len(head) > 3 and head.count(b"\0") * 3 > len(head)):  # UTF-16 that lost its mark
+        order = "utf-16-be" if head[:1] == b"\0" else "utf-16-le"
+        return data.decode(order), order, False
     marked = data.startswith(b"\xef\xbb\xbf")
     with contextlib.suppress(UnicodeDecodeError):
         text = data.decode("utf-8-sig")
         if marked or not _is_chance(text):
-            return text, "utf-8-sig" if marked else "utf-8", False
+            return text, "utf-8", False
         by_chance = Reading("utf-8", text, n_known(text), 0, 0, 0, 0)
         others = [each for each in _readings(data, n_known) if each.n_spelt and not each.n_odd]
         if not others:

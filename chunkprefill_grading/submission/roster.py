@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chunkprefill_grading.submission.spreadsheet import Table, folded, read_table, unguarded
+from chunkprefill_grading.submission.spreadsheet import Table, folded, is_damaged, read_table, unguarded
 
 #: What stands in place of a name in rows that gradebooks add.
 NO_STUDENTS = frozenset(("points possible", "manual posting", "student, test", "test student"))
@@ -97,7 +97,6 @@ def read_roster(path: Path, columns: Columns | None = None) -> Roster:
 
 
 def _people(table: Table, columns: Columns) -> Roster:
-    table = table.without_preamble()
     where, notes = _name_columns(table, columns)
     rows: Sequence[Sequence[str]] = table.rows
     if where is None:  # no title that is known: a list of names alone, or a header in another language
@@ -119,7 +118,9 @@ def _people(table: Table, columns: Columns) -> Roster:
         name = " ".join(" ".join(unguarded(row[i]) for i in where).split())
         if not name:
             continue
-        numbers = tuple(dict.fromkeys(filter(None, (unguarded(row[i]) for i in ids))))
+        cells = [*dict.fromkeys(filter(None, (unguarded(row[i]) for i in ids)))]
+        numbers = tuple(cell for cell in cells if not is_damaged(cell))
+        notes += [f"{name}: {damage(cell)}" for cell in cells if is_damaged(cell)]
         email = unguarded(row[address]) if address is not None else ""
         if said := _WITH_ADDRESS.match(name):
             name, email = said[1], email or said[2]
@@ -132,6 +133,11 @@ def _people(table: Table, columns: Columns) -> Roster:
     if not people:
         raise ValueError("no name in this roster")
     return Roster(tuple(people), (*table.notes, *notes))
+
+
+def damage(cell: str) -> str:
+    """What to say of a number that lost its digits."""
+    return f"a spreadsheet has damaged the number {unguarded(cell)!r}: export the table again"
 
 
 def _without_sums(people: Sequence[Person]) -> list[Person]:
@@ -160,7 +166,17 @@ def _name_columns(table: Table, columns: Columns) -> tuple[list[int] | None, lis
         bare = folded(table.header[whole[0]]) in ("name", "naam", "namn", "navn", "nimi")
         if bare and (first or last):  # beside "Vorname" it is the last name, beside "Surname" the first
             return ([first[0], whole[0]] if first else [whole[0], last[0]]), []
-        return whole[:1], []
+        return _with_untitled(table, whole[0])
     if first or last:
         return [*first[:1], *last[:1]], []
     return None, []
+
+
+def _with_untitled(table: Table, name: int) -> tuple[list[int], list[str]]:
+    """The column of names; and the one beside it, where their title is merged over both."""
+    beside = [row[name + 1].strip() for row in table.rows] if name + 1 < len(table.header) else []
+    has_words = sum(bool(cell) and not re.search(r"[\d@]", cell) for cell in beside) > len(beside) // 2
+    if not has_words or table.header[name + 1]:
+        return [name], []
+    said = f"the column beside {table.header[name]!r} has no title and is taken for a part of the name"
+    return [name, name + 1], [f"{said}; --name-column says which it is"]

@@ -135,6 +135,11 @@ def unguarded(cell: str) -> str:
     return guarded[1].replace('""', '"').strip() if guarded else cell.removeprefix("'").strip()
 
 
+def is_damaged(cell: str) -> bool:
+    """Whether a spreadsheet took a number's digits: it shows 123456 as 1.23E+05, and saves what it shows."""
+    return re.fullmatch(r"\d(?:[.,]\d+)?E[+-]\d{2,}", unguarded(cell)) is not None
+
+
 def _title(text: str) -> str:
     """A column's title without accents, and with one i: capitals lose them, and Turkish has two."""
     plain = unicodedata.normalize("NFKD", folded(text)).replace("\u0131", "i").replace("đ", "d")
@@ -145,14 +150,29 @@ _KNOWN = frozenset(_title(title) for titles in TITLES.values() for title in titl
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a file as it was written: its cells with their quotes, and what ends it."""
+
+    cells: tuple[str, ...]
+    end: str
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table that was read, and how it was saved, so that it can be written back the same way."""
+    """A table that was read, and how it was saved, so that it can be written back the same way.
+
+    lines: the whole file, blank lines and words above the titles with it; none for a table that was made.
+    places: where the header and each row stand among them.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # as long as the header
     delimiter: str = ","
-    encoding: str = "utf-8-sig"
+    encoding: str = "utf-8"
     notes: tuple[str, ...] = ()  # what was guessed in reading it
+    mark: str = "\ufeff"  # the byte order mark, or "" for none
+    lines: tuple[Line, ...] = ()
+    places: tuple[int, ...] = ()
 
     def columns(self, kind: str) -> list[int]:
         """Columns whose title is known to hold `kind`, in the order of `TITLES`."""
@@ -175,31 +195,103 @@ class Table:
         """How many titles of the header are known."""
         return sum(_title(title) in _KNOWN for title in self.header)
 
-    def without_preamble(self) -> Table:
-        """The table from the row on that has titles, where the first row has none: registrars put words there."""
-        for i, row in enumerate(self.rows[:N_LOOKED]):
-            below = replace(self, header=tuple(cell.strip() for cell in row), rows=self.rows[i + 1 :])
-            if not self.n_titles and below.n_titles > 1:
-                return below
-        return self
+    @property
+    def too_long(self) -> set[int]:
+        """Rows with more cells than titles, but for blank ones that all have: what a cell says, its column may not."""
+        if not self.lines:
+            return set()
+        cells = [self.lines[place].cells for place in self.places[1:]]
+        all_have = max(len(self.header), min(map(len, cells), default=0))
+        return {
+            i
+            for i, each in enumerate(cells)
+            if len(each) > all_have or any(cell.strip(' "') for cell in each[len(self.header) :])
+        }
 
     def with_rows(self, rows: Sequence[Sequence[str]]) -> Table:
         """The same table with other rows."""
         return replace(self, rows=tuple(tuple(row) for row in rows))
 
+    def with_column(self, title: str) -> Table:
+        """The same table with one more column, of blanks: every line gets its cell, as readers count them."""
+        width, lines = len(self.header), list(self.lines)
+        for place in self.places if lines else ():
+            cells = lines[place].cells
+            cell = title if place == self.places[0] else ""
+            cell = f'"{cell}"' if all(each.startswith('"') for each in cells) else cell
+            cells = (*cells[:width], *[""] * (width - len(cells)), cell, *cells[width:])
+            lines[place] = replace(lines[place], cells=cells)
+        rows = tuple((*row, "") for row in self.rows)
+        return replace(self, header=(*self.header, title), rows=rows, lines=tuple(lines))
+
+    def only(self, columns: Sequence[int]) -> Table:
+        """The same table with these columns alone."""
+
+        def kept(cells: Sequence[str]) -> tuple[str, ...]:
+            return tuple(cells[i] for i in columns if i < len(cells))
+
+        lines = list(self.lines)
+        for place in self.places:
+            lines[place] = replace(lines[place], cells=kept(lines[place].cells))
+        return replace(self, header=kept(self.header), rows=tuple(map(kept, self.rows)), lines=tuple(lines))
+
     def text(self) -> str:
-        """The table as it is saved, without a byte order mark."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n", delimiter=self.delimiter)
-        writer.writerows([self.header, *self.rows])
-        return out.getvalue()
+        """The table as it is saved, without a byte order mark: each cell that did not change as it was written."""
+        if not self.lines:
+            out = io.StringIO()
+            writer = csv.writer(out, lineterminator="\n", delimiter=self.delimiter)
+            writer.writerows([self.header, *self.rows])
+            return out.getvalue()
+        lines = list(self.lines)
+        for place, cells in zip(self.places, (self.header, *self.rows)):
+            written = lines[place].cells
+            lines[place] = replace(lines[place], cells=self._written(written, cells, place == self.places[0]))
+        return "".join(self.delimiter.join(line.cells) + line.end for line in lines)
+
+    def _written(self, old: Sequence[str], cells: Sequence[str], is_header: bool) -> tuple[str, ...]:
+        """The cells of a line with what is new in it, quoted where the old cell or all the others are."""
+        made = list(old)
+        all_quoted = bool(made) and all(cell.startswith('"') for cell in made)
+        for i, cell in enumerate(cells):
+            if i < len(made) and (is_header or _read(made[i]) == cell):
+                continue
+            if i >= len(made) and not cell:
+                continue  # the line was short, and stays so
+            made += [""] * (i + 1 - len(made))
+            quoted = (
+                all_quoted
+                or made[i].startswith('"')
+                or re.search(rf'["\r\n{re.escape(self.delimiter)}]', cell)
+            )
+            made[i] = '"' + cell.replace('"', '""') + '"' if quoted else cell
+        return tuple(made)
 
     def encoded(self) -> bytes:
-        """The bytes as the program that reads it expects them; what its encoding lacks becomes UTF-8."""
-        try:
-            return self.text().encode(self.encoding)
-        except UnicodeEncodeError:
-            return self.text().encode("utf-8-sig", "backslashreplace")
+        """The bytes as the program that reads it expects them; of a new cell, what its encoding lacks becomes "?"."""
+        return (self.mark + self.text()).encode(self.encoding, "replace")
+
+
+def _read(cell: str) -> str:
+    """What a cell says, of how it is written."""
+    return cell[1:-1].replace('""', '"') if cell.startswith('"') else cell
+
+
+def _lines(text: str, delimiter: str) -> list[Line]:
+    """Text that `csv` has read strictly, in lines and cells as they are written."""
+    other = re.escape(delimiter)
+    cell = re.compile(rf'("[^"]*(?:""[^"]*)*"|[^{other}\r\n]*)({other}|\r\n|\r|\n|\Z)')
+    made: list[Line] = []
+    cells: list[str] = []
+    place = 0
+    while place < len(text) or cells:
+        found = cell.match(text, place)
+        assert found is not None, "csv reads strictly: a quoted cell ends where a cell ends"
+        cells.append(found[1])
+        place = found.end()
+        if found[2] != delimiter:
+            made.append(Line(tuple(cells), found[2]))
+            cells = []
+    return made
 
 
 def _n_known(text: str) -> int:
@@ -284,22 +376,80 @@ def parse_table(data: bytes, encoding: str = "", names: Collection[str] = ()) ->
     text, encoding, guessed = decoded(data, n_known, checked(encoding) if encoding else "")
     if "\0" in text:
         raise ValueError("it holds zero bytes")
-    delimiter, text = _delimiter(text)
-    read: list[list[str]] = []
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+    notes: list[str] = []
+    mark = "\ufeff" if (bom := "\ufeff".encode(encoding, "ignore")) and data.startswith(bom) else ""
+    if (mark + text).encode(encoding, "replace") != data:
+        notes.append(
+            f"{encoding} has several spellings of a character that stands in it: written back, it has one"
+        )
+    delimiter, below = _delimiter(text)
+    read: list[tuple[str, ...]] = []
+    places: list[int] = []
+    for place, row in enumerate(csv.reader(io.StringIO(below, newline=""), delimiter=delimiter, strict=True)):
         if any(cell.strip() for cell in row):
-            read.append(row)
+            read.append(tuple(row))
+            places.append(place)
         if len(read) > MAX_ROWS:
             raise ValueError(f"more than {MAX_ROWS:,} rows")
     if not read:
         raise ValueError("an empty table")
-    header = tuple(cell.strip().lstrip("\ufeff") for cell in read[0])
+    titles, first, header = _titles(read)
     width = len(header)
-    if not any(_title(cell) in _KNOWN for cell in header):  # a line of words above the titles
-        width = max(width, *map(len, read[:N_LOOKED]))
-        header = (*header, *[""] * (width - len(header)))
-    rows = tuple(tuple([*row, *[""] * width][:width]) for row in read[1:])
-    return Table(header, rows, delimiter, encoding, _guess(header, rows, encoding) if guessed else ())
+    rows = tuple(tuple([*row, *[""] * width][:width]) for row in read[first:])
+    lines = _lines(below, delimiter)
+    if len(below) < len(text):
+        lines.insert(0, Line((text[: len(text) - len(below)],), ""))
+        places = [place + 1 for place in places]
+    return Table(
+        header,
+        rows,
+        delimiter,
+        encoding,
+        (*notes, *(_guess(header, rows, encoding) if guessed else ())),
+        mark,
+        tuple(lines),
+        (places[titles], *places[first:]),
+    )
+
+
+def _titles(rows: Sequence[Sequence[str]]) -> tuple[int, int, tuple[str, ...]]:
+    """(the row of the titles, the first row below them, the titles).
+
+    Registrars put lines of words above the titles, and spreadsheets merge cells: of merged cells the first
+    alone has text, so a title may stand above several columns, and theirs in the next row.
+    """
+    known = [sum(_title(cell) in _KNOWN for cell in row) for row in rows[:N_LOOKED]]
+    place = 0 if known[0] else next((i for i, n in enumerate(known) if n > 1), 0)
+    below = place + 1
+    if below < len(known) and known[place] and "" in _bare(rows[place]) and known[below] > 1:
+        place, below = below, below + 1
+    header = _bare(rows[place])
+    if not known[place]:  # a line of words, or titles that are not known
+        width = max(len(header), *(len(row) for row in rows[:N_LOOKED]))
+        return place, below, (*header, *[""] * (width - len(header)))
+    if below < len(rows) and _goes_on(header, _bare(rows[below])):
+        more = _bare(rows[below])
+        header = tuple(under or title for title, under in zip(header, (*more, *[""] * len(header))))
+        below += 1
+    return place, below, header
+
+
+def _bare(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell.strip().lstrip("\ufeff") for cell in row)
+
+
+def _goes_on(header: Sequence[str], below: Sequence[str]) -> bool:
+    """Whether a row holds the titles that stand under a merged one: under it alone, and under its blanks."""
+    under = [i for i, cell in enumerate(below[: len(header)]) if cell]
+    if any("@" in below[i] or below[i].isdigit() for i in under):
+        return False
+    blank = [i for i in under if not header[i]]
+    return (
+        bool(blank)
+        and bool(header[0])
+        and not below[0]
+        and all(not header[i] or i + 1 in under for i in under)
+    )
 
 
 def _guess(header: Sequence[str], rows: Sequence[Sequence[str]], encoding: str) -> tuple[str, ...]:
