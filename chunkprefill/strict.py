@@ -1,4 +1,7 @@
-"""JSON as others write it, read strictly: a key that is there twice with two values is refused."""
+"""JSON as others write it, read strictly: a key that is there twice with two values is refused.
+
+A byte order mark before it, as Windows' editors leave one, means nothing and is passed over.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 
 def loads(text: str | bytes) -> Any:
     """What `json.loads` gives. ValueError for a key that an object repeats with another value."""
-    return json.loads(text, object_pairs_hook=_object)
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+    return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

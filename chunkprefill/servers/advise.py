@@ -584,13 +584,14 @@ def read_load(path: str) -> list[Request]:
 def read_model(text: str) -> Config | str:
     """A name of a shape, or the `config.json` at a path."""
     if text.endswith(".json") or ("/" in text and Path(text).exists()):
-        from chunkprefill.model.families import config_of, read_json
+        from chunkprefill.model.families import read_json
+        from chunkprefill.model.mixtures import priced_of
 
         path = Path(text)
         path = path / "config.json" if path.is_dir() else path
         raw = read_json(path)
         try:
-            return config_of(raw)
+            return priced_of(raw)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     return text

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 
 import chunkprefill as cp
 from chunkprefill.servers.client import clean
+from chunkprefill.strict import loads
 
 MOST = 2000  # requests
 MOST_TOKENS = 20_000_000  # of all of them together
@@ -229,7 +229,7 @@ def _cells(
 
 def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
     try:
-        whole = json.loads(text)
+        whole = loads(text)
     except RecursionError:
         raise LabError("the JSON is nested too deeply: a list of requests is needed") from None
     except ValueError:
@@ -237,7 +237,7 @@ def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         for i, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:
-                    found.append((i, json.loads(line)))
+                    found.append((i, loads(line)))
                 except (ValueError, RecursionError) as error:
                     raise LabError(f"row {i}: no JSON: {short(error)}") from None
     else:
