@@ -61,7 +61,7 @@ RULES = (
 )
 #: What else is read of it, and what only describes it. Any other setting may change what it does: refused.
 SETTINGS = {*RULES, "model", "device", "dtype", "kv_dtype", "tp", "n_blocks", "block_size", "prefix_caching"}
-SETTINGS |= {"async_scheduling", "vllm", "version", "note"}
+SETTINGS |= {"async_scheduling", "gpu_memory_utilization", "vllm", "version", "note"}
 TIMES = ("arrival", "first_token", "last_token")  # s
 Cells = dict[str, dict[str, float]]  # metric -> statistic -> s, or tokens/s
 
@@ -140,6 +140,7 @@ class Run:
         caching = flag("engine.prefix_caching", engine.get("prefix_caching", False))
         if engine.get("n_blocks") is not None:
             return BlockPool(engine["n_blocks"] - 1, engine["block_size"], caching)
+        share = engine.get("gpu_memory_utilization")
         room = pool_for(
             self.model,
             engine["device"],
@@ -149,6 +150,7 @@ class Run:
             tp=engine.get("tp", 1),
             block_size=engine["block_size"],
             max_seqs=engine["max_num_seqs"],
+            **({} if share is None else {"utilisation": share}),
         )
         return BlockPool(room.n_blocks, engine["block_size"], caching)
 

@@ -34,6 +34,11 @@ def dtype_name(dtype: object) -> str:
     return name
 
 
+def cache_dtype(dtype: object) -> str | None:
+    """The same of a cache; None, and "auto" as vLLM calls it, for what the activations have."""
+    return None if dtype is None or dtype == "auto" else dtype_name(dtype)
+
+
 # --- devices --------------------------------------------------------------------------------------------
 
 

@@ -183,10 +183,9 @@ def _add_tokens(
 
     ValueError where a file names an id and the token has another.
     """
-    for name in ("additional_special_tokens", "extra_special_tokens"):
-        if isinstance(listed := settings.get(name), list):
-            marks = marks + [token for token in listed if _text(token) is not None]
-    special = set(map(_text, marks))
+    lists = (settings.get(name) for name in ("additional_special_tokens", "extra_special_tokens"))
+    listed = [token for each in lists if isinstance(each, list) for token in each if _text(token) is not None]
+    special = set(map(_text, [*marks, *listed]))
     found = _optional_object(folder, "added_tokens_decoder", settings)
     tokens = [*found.items(), *((str(i), content) for content, i in older.items())]
     try:
@@ -199,8 +198,11 @@ def _add_tokens(
         backend.add_tokens([_added(token, content in special)])
         if (here := backend.token_to_id(content)) != int(i):
             raise ValueError(f"{folder}: token {content!r} is {i} among the added tokens and {here} here")
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_special_tokens([_added(mark, True) for mark in marks if _text(mark) not in known])
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens([_added(mark, True) for mark in [*marks, *listed] if _text(mark) not in known])
+    for there in (known[text] for mark in marks if (text := str(_text(mark))) in known):
+        there.special = True  # a mark with a name leaves no trace, even where it was added as a text
+        backend.add_special_tokens([there])
 
 
 def _added(token: Any, special: bool) -> AddedToken:

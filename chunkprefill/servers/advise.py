@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chunkprefill.configs import Device, dtype_name, find_device, find_model
+from chunkprefill.configs import Device, cache_dtype, dtype_name, find_device, find_model
 from chunkprefill.metrics.tally import Tally, quantile
 from chunkprefill.model.config import Config
 from chunkprefill.plots.style import Table
@@ -159,8 +159,7 @@ class Place:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if self.kv_dtype is not None:
-            object.__setattr__(self, "kv_dtype", dtype_name(self.kv_dtype))
+        object.__setattr__(self, "kv_dtype", cache_dtype(self.kv_dtype))
 
     @property
     def cost(self) -> Any:
@@ -621,12 +620,14 @@ def against(advice: Advice, measured: Any) -> str:
     budget = max(1, round(verdict.step.likely))
     trace = predict(requests, advice.place, budget)
     tally = Tally(trace)
-    firsts = dict(zip([r.rid for r in requests], tally.ttft))
-    document = measured.of(name, "document")[0]
-    longest = max(gap for s in measured.of(name, "chat") for gap in s.gaps)
+    rids = [r.rid for r in trace.requests]
+    firsts, gaps = dict(zip(rids, tally.ttft)), dict(zip(rids, tally.gaps))
+    document, chats = measured.of(name, "document")[0], measured.of(name, "chat")
+    longest = max((gap for s in chats for gap in s.gaps), default=math.nan)
+    held_up = max((gap for s in chats for gap in gaps.get(s.name, ())), default=math.nan)
     rows = [
-        ("document's first token", _s(document.ttft), _s(firsts[document.name])),
-        ("largest gap of a chat", _s(longest), _s(max(tally.tbt))),
+        ("document's first token", _s(document.ttft), _s(firsts.get(document.name, math.nan))),
+        ("largest gap of a chat", _s(longest), _s(held_up)),
     ]
     table = Table(
         header=("", "measured", "predicted"), rows=rows, caption=f"at about {budget:,} tokens a step"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chunkprefill.configs import DTYPES, Device, dtype_name
+from chunkprefill.configs import DTYPES, Device, cache_dtype, dtype_name
 from chunkprefill.model.config import Config
 from chunkprefill.whole import as_whole
 
@@ -21,7 +21,7 @@ class Layout:
     """What weights and cache are stored in, and how many devices share each layer.
 
     dtype: of the layers' matrices; embedding, head and norms stay 16-bit below that, as in fp8, AWQ and GPTQ
-    checkpoints. kv_dtype: of the cache; None: as activations are (16-bit, or fp32 with fp32 weights).
+    checkpoints. kv_dtype: of the cache; None or "auto": as activations are (16-bit, or fp32 with fp32 weights).
     tp: devices, each with its share of every layer's heads and MLP columns.
     Raises ValueError for an unknown dtype or a tp below 1.
     """
@@ -32,8 +32,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if self.kv_dtype is not None:
-            object.__setattr__(self, "kv_dtype", dtype_name(self.kv_dtype))
+        object.__setattr__(self, "kv_dtype", cache_dtype(self.kv_dtype))
         tp = as_whole(self.tp)
         if tp is None or tp < 1:
             raise ValueError(f"tp must be a whole number of at least 1 device, got {self.tp!r}")

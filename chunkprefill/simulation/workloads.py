@@ -65,8 +65,9 @@ def read_azure(path: Path) -> list[Request]:
 def read_mooncake(path: Path) -> list[Request]:
     """Requests of a Mooncake trace: its JSON lines, or a CSV of timestamp_ms, input_length, output_length.
 
-    First arrival 0 s. A malformed row is refused (ValueError) with file and line. Source:
-    kvcache-ai/Mooncake.
+    Lines with a chat_id are of a Qwen-Bailian trace, which has the same keys and counts seconds. First arrival
+    0 s. A malformed row is refused (ValueError) with file and line. Sources: kvcache-ai/Mooncake;
+    alibaba-edu/qwen-bailian-usagetraces-anon.
     """
 
     def row(cells: dict[str, Any]) -> Row:
@@ -75,7 +76,9 @@ def read_mooncake(path: Path) -> list[Request]:
         if "timestamp" in cells and "timestamp_ms" in cells:
             raise ValueError("timestamp and timestamp_ms: two keys for one thing")
         ms = cells["timestamp"] if "timestamp" in cells else cells["timestamp_ms"]
-        return _ms(ms) / 1e3, _int(cells["input_length"]), _int(cells["output_length"])
+        seconds = {"chat_id", "timestamp"} <= set(cells)
+        at = _time(ms) / (1.0 if seconds else 1e3)
+        return at, _int(cells["input_length"]), _int(cells["output_length"])
 
     with _open(path) as file:
         lines = file.buffer.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
@@ -91,10 +94,10 @@ def _int(value: Any) -> int:
     return number
 
 
-def _ms(value: Any) -> float:
+def _time(value: Any) -> float:
     number = float(value) if isinstance(value, str) and "_" not in value else as_real(value)
     if number is None or not math.isfinite(number):
-        raise ValueError(f"{value!r} is no time in ms")
+        raise ValueError(f"{value!r} is no time")
     return number
 
 

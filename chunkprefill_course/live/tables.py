@@ -115,6 +115,7 @@ def read_requests(text: str) -> tuple[list[cp.Request], dict[Any, str]]:
         raise LabError(
             f"{n_tokens:,} tokens in {len(read):,} requests, the laboratory takes at most {MOST_TOKENS:,}"
         )
+    _refuse_two_clocks(rows)
     first = min(arrival for _, arrival, *_ in read)
     return [cp.Request(rid, at - first, n, m, None, urgent) for rid, at, n, m, urgent in read], kinds
 
@@ -289,8 +290,8 @@ def _json_row(given: Mapping[str, Any]) -> dict[str, Any]:
             if known[0] == "arrival":
                 row["unit"] = known[1]
     plain = {_plain(str(name)) for name in given}
-    if {"timestamp", "inputlength"} <= plain:  # Mooncake's own lines count milliseconds
-        row["unit"] = 1e-3
+    if {"timestamp", "inputlength"} <= plain:  # Mooncake's own lines count milliseconds, Bailian's seconds
+        row["unit"] = 1.0 if "chatid" in plain else 1e-3
     return row
 
 
@@ -360,6 +361,18 @@ def _seconds(number: int, row: Mapping[str, Any]) -> float:
             f"row {number}: arrival {short(text)} s is out of range; milliseconds stand under arrival_ms"
         )
     return seconds
+
+
+def _refuse_two_clocks(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+    """LabError where one arrival is told otherwise than the first: between the two no time can be told."""
+    told = ""
+    for number, row in rows:
+        text = str(row["arrival"]).strip()
+        found = _DATE.fullmatch(text)
+        form = ("a date with a zone" if found[4] else "a date without a zone") if found else "a number"
+        told = told or form
+        if form != told:
+            raise LabError(f"row {number}: arrival {short(text)!r} is {form}, and the first one is {told}")
 
 
 def _date(text: str) -> float:

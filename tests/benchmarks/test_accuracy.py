@@ -120,6 +120,16 @@ def test_the_rules_that_a_run_names_are_those_it_is_replayed_by(made):
     assert "cache in fp8" in str(run.price())
 
 
+def test_where_blocks_were_not_recorded_the_servers_share_of_memory_tells_them(made):
+    path, blocks = made(), []
+    for share in (0.9, 0.95):
+        document = json.loads(path.read_text())
+        document["engine"] |= {"n_blocks": None, "gpu_memory_utilization": share, "kv_dtype": "auto"}
+        path.write_text(json.dumps(document))
+        blocks.append(accuracy.Run.load(path).pool().n_blocks)
+    assert blocks[0] == cp.pool_for("llama-3.1-8b", "rtx4090", budget=1024, max_seqs=64).n_blocks < blocks[1]
+
+
 def test_bench_writes_its_table_and_skips_loudly(made, tmp_path, capsys, monkeypatch):
     out = tmp_path / "accuracy.json"
     assert accuracy.main([str(made()), "--out", str(out), "--commit", "abc", "--dirty", "false"]) == 0

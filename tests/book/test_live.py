@@ -409,7 +409,10 @@ def test_traces_that_people_have_are_read():
     azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.680590,374,44\n2023-11-16 18:15:47.180590,396,9"
     mooncake = '{"timestamp": 0, "input_length": 67, "output_length": 50}\n{"timestamp": 500, "input_length": 5, "output_length": 5}'
     recorded = '{"requests": [{"arrival": 3.0, "n_prompt": 67, "n_output": 5}, {"arrival": 3.5, "n_prompt": 7, "n_output": 5}]}'
-    for text in (azure, mooncake, recorded):
+    bailian = mooncake.replace("500,", "0.5,").replace(
+        '{"t', '{"chat_id": 7, "t'
+    )  # seconds, under the same keys
+    for text in (azure, mooncake, bailian, recorded):
         requests, _ = lab.read_requests(text)
         assert [request.arrival for request in requests] == pytest.approx([0.0, 0.5])
 
@@ -466,6 +469,9 @@ TWO_WAYS = {
     HEAD + "\n# said\na,0,x,2": "row 4: prompt tokens 'x' is no whole number",
     HEAD + "a,0,1.5,2": "row 2: prompt tokens '1.5' is no whole number",
     "timestamp,prompt,output\n1700000000000,1,2": "milliseconds stand under arrival_ms",
+    "arrival,prompt,output\n2024-05-10 00:00:00Z,1,2\n2024-05-10 00:00:01,1,2": "a date without a zone, and the first",
+    "arrival,prompt,output\n2024-05-10 00:00:00,1,2\n1,1,2": "row 3: arrival '1' is a number, and the first one is a date",
+    '{"arrival": 0, "arrival": 1, "prompt": 1, "output": 2}': "row 1: no JSON: the key 'arrival' is there twice",
     '{"streams": [{"kind": "chat"}]}': "this probe holds no round with a document",
 }
 

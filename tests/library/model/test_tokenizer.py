@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 import chunkprefill as cp
 from tests.needs import need
@@ -163,6 +163,11 @@ def nothing(backend: Any) -> None:
     return
 
 
+def plainly(*tokens: str, **flags: bool) -> Any:
+    """Tokens that are added as texts, not as marks."""
+    return lambda backend: backend.add_tokens([AddedToken(token, **flags) for token in tokens])
+
+
 def lowered(backend: Any) -> None:
     backend.normalizer = normalizers.Lowercase()
 
@@ -191,6 +196,15 @@ def lowered(backend: Any) -> None:
         (nothing, {}, {"special_tokens_map.json": {"additional_special_tokens": ["hello"]}}),
         (lowered, added(_258=("hello", "normalized")), {}),
         (lowered, {"pad_token": "Hello"}, {}),
+        (plainly("hello", "world"), {"eos_token": "hello"}, {}),  # a mark leaves no trace even so
+        (
+            plainly("hello", lstrip=True, rstrip=True),
+            {"pad_token": {"content": "hello", "__type": "AddedToken"}},
+            {},
+        ),
+        (plainly("hello", normalized=True), {"extra_special_tokens": {"image_token": "hello"}}, {}),
+        (plainly("hello", "world"), {"additional_special_tokens": ["hello"], "pad_token": "world"}, {}),
+        (plainly("hello"), {"extra_special_tokens": ["hello"]}, {}),
     ],
 )
 def test_a_text_has_the_ids_that_transformers_gives_it(

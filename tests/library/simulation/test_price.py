@@ -234,5 +234,6 @@ def test_what_takes_memory_leaves_fewer_blocks():
     assert blocks(budget=16_384) < plain and blocks(utilisation=0.8) < plain
     assert blocks(prompt_logprobs=True, budget=16_384) < blocks(budget=16_384)
     assert blocks(dtype="fp8") > plain and blocks(kv_dtype="fp8") > 1.99 * plain
+    assert blocks(kv_dtype="auto") == plain  # as vLLM calls it
     assert blocks(tp=2) > 2 * plain
     assert blocks(block_size=32) == plain // 2 or blocks(block_size=32) == plain // 2 - 1

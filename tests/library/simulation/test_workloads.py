@@ -42,6 +42,16 @@ def test_mooncake_in_both_forms(tmp_path):
     )
 
 
+def test_lines_of_bailian_count_seconds_under_the_same_keys(tmp_path):
+    path = tmp_path / "b.jsonl"
+    rows = [{"chat_id": 159, "parent_chat_id": -1, "timestamp": t, "turn": 1} for t in (61.114, 62.9)]
+    lengths = {"input_length": 521, "output_length": 132}
+    path.write_text("\n".join(json.dumps(row | lengths) for row in rows))
+    assert [r.arrival for r in cp.read_mooncake(path)] == [0.0, 1.786]
+    path.write_text("\n".join(json.dumps({"timestamp_ms": r["timestamp"]} | lengths) for r in rows))
+    assert [r.arrival for r in cp.read_mooncake(path)] == [0.0, 0.001786]
+
+
 GOOD = "2023-11-16 18:15:46.6,374,44"
 
 
