@@ -163,6 +163,14 @@ def test_cells_that_await_and_cells_that_write_a_module(stage: Path) -> None:
         )
 
 
+def test_before_a_notebook_runs_nothing_is_loaded_that_no_question_needs(stage: Path) -> None:
+    """Each submission pays for it: files, archives and addresses came along with an abstract base class."""
+    with PipeSession(["import sys; loaded = sorted(sys.modules)"], stage=stage, limits=Limits()) as session:
+        loaded = session.value("loaded")
+    assert not {"importlib.resources", "tempfile", "shutil", "pathlib", "urllib.parse", "numpy"} & set(loaded)
+    assert "chunkprefill_grading.sandbox.stand_ins" in loaded
+
+
 def test_an_error_is_shown_with_the_line_that_raised_it_in_whatever_cell_that_is(stage: Path) -> None:
     cells = [
         "x = 1\n\ndef half(n):\n    return n / (x - 1)\n",
