@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,8 @@ from typing import IO, Any
 from chunkprefill_grading.submission.load import MAX_BYTES, Unreadable, read_bytes
 
 NO_NOTEBOOK = "not a notebook"
+CHECKPOINT = "nothing but a copy that Jupyter keeps for itself, in .ipynb_checkpoints"
+EMPTY_FOLDER = "an empty folder"
 MAX_ENTRIES = 50_000
 MAX_TOTAL = 4 << 30  # bytes taken out of one archive
 MAX_RATIO = 200  # of unpacked to packed, beyond the first MB: JSON packs well, bombs pack better
@@ -69,11 +71,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Source:
-    """What was found in one zip or folder. notes: the learning system's own files, by entry."""
+    """What was found in one zip or folder. notes: the learning system's own files, by entry.
+
+    hidden: what is passed over without a word, unless it is all that a student has.
+    """
 
     found: list[Found]
     refused: list[Refusal]
     notes: dict[str, str]
+    hidden: list[Refusal] = field(default_factory=list)
 
 
 def look(source: Path, now: float | None = None) -> Source:
@@ -97,7 +103,7 @@ def _sorted_out(entries: Iterator[Found | Refusal | tuple[str, str]], now: float
         if isinstance(entry, Found):
             made.found.append(_dated(entry, now))
         elif isinstance(entry, Refusal):
-            made.refused.append(entry)
+            (made.hidden if entry.why in (CHECKPOINT, EMPTY_FOLDER) else made.refused).append(entry)
         else:
             made.notes[entry[0]] = entry[1]
     return made
@@ -183,7 +189,14 @@ def _in_zip(source: Path) -> Iterator[Found | Refusal | tuple[str, str]]:
             parts = _parts(name)
             if info.header_offset in shared:
                 raise Unreadable("a bomb: it shares its bytes with another entry")
-            if info.is_dir() or _NOISE.search(name):
+            if info.is_dir():
+                yield Refusal(readable(name), EMPTY_FOLDER, parts)
+                continue
+            if _NOISE.search(name):
+                if not _NOISE.search(parts[0]):
+                    yield Refusal(
+                        readable(name), CHECKPOINT if NOTEBOOK.search(name) else EMPTY_FOLDER, parts
+                    )
                 continue
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
@@ -394,11 +407,16 @@ def _in_folder(source: Path) -> Iterator[Found | Refusal | tuple[str, str]]:
         for name in [name for name in folders if os.path.islink(os.path.join(folder, name))]:
             place = (Path(folder) / name).relative_to(source)
             yield Refusal(readable(place.as_posix()), "a link", tuple(map(readable, place.parts)))
+        if not (files or folders) and Path(folder) != source:
+            place = Path(folder).relative_to(source)
+            yield Refusal(readable(place.as_posix()), EMPTY_FOLDER, tuple(map(readable, place.parts)))
         for name in sorted(files):
             path = Path(folder) / name
             entry = readable(path.relative_to(source).as_posix())
             parts = tuple(map(readable, path.relative_to(source).parts))
             if _NOISE.search(entry):
+                if not _NOISE.search(parts[0]):
+                    yield Refusal(entry, CHECKPOINT if NOTEBOOK.search(entry) else EMPTY_FOLDER, parts)
                 continue
             order += 1
             if order > MAX_ENTRIES:

@@ -20,7 +20,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from chunkprefill_grading.submission import layouts
-from chunkprefill_grading.submission.archives import NO_NOTEBOOK, NOTEBOOK, Found, Refusal, Source, look
+from chunkprefill_grading.submission.archives import (
+    CHECKPOINT,
+    EMPTY_FOLDER,
+    NO_NOTEBOOK,
+    NOTEBOOK,
+    Found,
+    Refusal,
+    Source,
+    look,
+)
 from chunkprefill_grading.submission.files import replace_file
 from chunkprefill_grading.submission.layouts import COPY, Owner, Plan
 from chunkprefill_grading.submission.load import Unreadable, read_bytes
@@ -330,28 +339,29 @@ def chosen(source: Source, how: How) -> tuple[list[tuple[Student, Found | None]]
     plan = layouts.plan(places, source.notes, how.roster, layout=how.layout, strip=how.strip)
     mine: dict[tuple[str, str], list[tuple[Owner, Found]]] = {}
     spelt: dict[tuple[str, str], set[str]] = {}
-    reasons: dict[tuple[str, str], tuple[Owner, str]] = {}
+    reasons: dict[tuple[str, str], tuple[Owner, list[Refusal]]] = {}
     for item in source.found:
         for owner in plan.owners(item.parts[plan.stripped :] or item.parts[-1:]):
             as_named, owner = owner.name, layouts.with_person(owner, how.roster)
             mine.setdefault(owner.key, []).append((owner, item))
             spelt.setdefault(owner.key, set()).add(as_named)
-    for each in stray:
+    for each in [*stray, *source.hidden]:
         inside = each.parts[plan.stripped :]
-        if not inside:
+        if not inside or (each.why == CHECKPOINT and inside[0].startswith(".")):
             continue
         for owner in plan.owners(inside):
             owner = layouts.with_person(owner, how.roster)
-            alone = len(inside) == 1 and not owner.id and not how.roster.has(owner.name)
-            if not (alone and each.why == NO_NOTEBOOK):  # a stray file is no student
-                reasons.setdefault(owner.key, (owner, each.why))
+            known = bool(owner.id) or how.roster.has(owner.name)
+            alone = len(inside) == 1 and each.why == NO_NOTEBOOK
+            if known or not (alone or each.why == EMPTY_FOLDER):  # a stray file or folder is no student
+                reasons.setdefault(owner.key, (owner, []))[1].append(each)
     said = list(plan.notes)
     rows: list[tuple[Student, Found | None]] = []
     for key in sorted({*mine, *reasons}):
         items = sorted(mine.get(key, []), key=_rank)
         if not items:
             owner, why = reasons[key]
-            rows.append((_from(owner, problem=why), None))
+            rows.append((_from(owner, problem=_problem(why)), None))
             continue
         if len(items) > 1:  # a student may have handed in thousands: the last ones are looked into
             items = items[:-MAX_TRIES] + sorted(
@@ -374,6 +384,17 @@ def chosen(source: Source, how: How) -> tuple[list[tuple[Student, Found | None]]
         when = last.when if owner.when is None else min(owner.when, how.now or time.time())
         rows.append((_from(owner, source=last.entry, when=when, aside=aside), last))
     return rows, replace(plan, notes=tuple(said))
+
+
+def _problem(refused: Sequence[Refusal]) -> str:
+    """Why a student has no notebook; where there are only other files, which ones, since that is what to mend."""
+    if first := next((each.why for each in refused if each.why not in (NO_NOTEBOOK, EMPTY_FOLDER)), ""):
+        return first
+    others = [each.parts[-1][:60] for each in refused if each.why == NO_NOTEBOOK]
+    if not others:
+        return EMPTY_FOLDER
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"{', '.join(others[:3])}{more}: not a notebook, whose name ends in .ipynb"
 
 
 def _from(owner: Owner, **more: Any) -> Student:
