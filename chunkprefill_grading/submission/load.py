@@ -119,14 +119,15 @@ def _document(data: bytes) -> Any:
 
 
 def parse(data: bytes) -> Submission:
-    """A notebook of format 4, whatever its metadata say. Unreadable says what is wrong with the rest."""
+    """A notebook of format 4 or 3, whatever its metadata say. Unreadable says what is wrong with the rest."""
     document = _document(data)
-    cells = document.get("cells") if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        raise Unreadable("no list of cells")
+    if "cells" not in document and isinstance(document.get("worksheets"), list):
+        document = _of_format_3(document)
+    cells = document.get("cells")
     if not isinstance(cells, list):
-        old = isinstance(document, dict) and "worksheets" in document
-        raise Unreadable(
-            "a notebook of format 3: save it with a newer Jupyter" if old else "no list of cells"
-        )
+        raise Unreadable("no list of cells")
     if len(cells) > MAX_CELLS:
         raise Unreadable(f"{len(cells)} cells, {MAX_CELLS} is the most")
     code: list[str] = []
@@ -155,6 +156,35 @@ def parse(data: bytes) -> Submission:
         raise Unreadable(f"more than {MAX_TEXT:,} characters of text: take the pictures out of it")
     sha = hashlib.sha256(data).hexdigest()
     return Submission(tuple(code), written, sha, answers, tuple(texts), stamps_of(document))
+
+
+def _of_format_3(document: dict[str, Any]) -> dict[str, Any]:
+    """The same notebook in format 4, as far as it is read here: Jupyter wrote format 3 until 2015.
+
+    Its cells lie in worksheets, one after the other; code lies in `input`, and a heading is a cell of its own.
+    """
+    cells: list[Any] = []
+    for sheet in document["worksheets"]:
+        found = sheet.get("cells") if isinstance(sheet, dict) else None
+        if not isinstance(found, list):
+            raise Unreadable("a notebook of format 3 with a worksheet that has no list of cells")
+        for number, cell in enumerate(found, len(cells) + 1):
+            if not isinstance(cell, dict):
+                raise Unreadable(f"cell {number} is no cell")
+            kind = cell.get("cell_type")
+            if kind == "code":
+                cell = {"cell_type": "code", "source": cell.get("input", "")}
+            elif kind == "heading":
+                level = cell.get("level", 1)
+                level = level if type(level) is int and 0 < level < 7 else 1
+                cell = {
+                    "cell_type": "markdown",
+                    "source": "#" * level + " " + _source(cell.get("source", ""), number),
+                }
+            elif kind == "html":
+                cell = {**cell, "cell_type": "markdown"}
+            cells.append(cell)
+    return {**document, "cells": cells}
 
 
 def _source(source: Any, number: int) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import stat
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -30,7 +31,13 @@ CORRUPT = {
     "a number": (b"3", "no list of cells"),
     "no cells": (b"{}", "no list of cells"),
     "cells of text": (b'{"cells": "x"}', "no list of cells"),
-    "format 3": (b'{"worksheets": [{"cells": []}]}', "format 3"),
+    "format 3 without cells": (b'{"worksheets": [{}]}', "format 3"),
+    "format 3 with a cell that is none": (b'{"worksheets": [{"cells": [3]}]}', "cell 1 is no cell"),
+    "format 3 with code that is no text": (
+        b'{"worksheets": [{"cells": [{"cell_type": "code", "input": 3}]}]}',
+        "cell 1 has no text",
+    ),
+    "both formats, and neither": (b'{"worksheets": [{"cells": []}], "cells": 3}', "no list of cells"),
     "a cell that is none": (b'{"cells": [3]}', "cell 1 is no cell"),
     "a source that is none": (b'{"cells": [{"cell_type": "code", "source": 3}]}', "cell 1 has no text"),
     "a source of numbers": (b'{"cells": [{"cell_type": "code", "source": [1, 2]}]}', "cell 1 has no text"),
@@ -78,6 +85,31 @@ def test_no_metadata_is_needed_and_none_is_believed():
     assert parse(json.dumps(bare).encode()).cells == parse(json.dumps(odd).encode()).cells == ("number = 42",)
     for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"):
         assert parse(json.dumps(bare).encode(encoding)).cells == ("number = 42",), encoding
+
+
+def test_a_notebook_of_format_3_is_read_as_the_one_that_it_was():
+    """As nbformat writes it back: the same cells, the same answers, in as many worksheets as there may be."""
+    nbformat = pytest.importorskip("nbformat")
+    cells = ("## A title\n\ntext", "<!-- answer: a -->\nwords", "<!-- answer: b -->\n\nmore")
+    new = world.notebook(*world.HONEST, "# Answer: c\nc = 1", markdown=cells)
+    for cell in new["cells"]:
+        cell.update(
+            metadata={}, **({"outputs": [], "execution_count": 7} if cell["cell_type"] == "code" else {})
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        old = nbformat.convert(nbformat.from_dict({**new, "metadata": {}, "nbformat_minor": 4}), 3)
+    assert "cells" not in old and len(old["worksheets"]) == 1
+    found, due = parse(json.dumps(old).encode()), parse(json.dumps(new).encode())
+    assert (found.cells, found.written, found.answers) == (due.cells, due.written, due.answers)
+    assert found.written == {"a": "words", "b": "more"} and found.answers
+    one = old["worksheets"][0]["cells"]
+    old["worksheets"] = [{"cells": one[:3]}, {"cells": one[3:]}]
+    assert parse(json.dumps(old).encode()).cells == due.cells
+    heading = {"cell_type": "heading", "level": [9], "source": ["T"]}
+    odd = {"worksheets": [{"cells": [heading, {"cell_type": "html", "source": "<!-- answer: d --> x"}]}]}
+    assert parse(json.dumps(odd).encode()).texts[0].source == "# T"
+    assert parse(json.dumps(odd).encode()).written == {"d": "x"}
 
 
 def test_written_answers_are_found_by_their_marker():
