@@ -116,7 +116,13 @@ def _columns(table: Table, kind: str, titles: Titles, results: Sequence[Result])
         maximum = table.column("maximum")
     else:
         grade_column = _assignment(table, kind, titles, results)
-        comments = maximum = None
+        beside = (
+            f"{folded(table.header[grade_column])} - max points"  # as Gradescope's table of a course has it
+        )
+        own = next((i for i, title in enumerate(table.header) if folded(title) == beside), None)
+        comments, maximum = None, own
+        if kind == "gradescope" and own is None and grade_column == table.column("grade"):
+            maximum = table.column("maximum")
     columns = _Columns(
         grade=grade_column,
         numbers=numbers,

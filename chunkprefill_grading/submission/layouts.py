@@ -362,7 +362,9 @@ class _Entry:
     when: float | None = None
 
     def owners(self) -> list[Owner]:
-        return [_submitter(each, self.number, self.when) for each in self.people if each.get("name")]
+        return [
+            _submitter(each, self.number, self.when) for each in self.people if _scalar(each.get("name", ""))
+        ]
 
 
 def _submitters(notes: Mapping[str, str], stripped: int) -> dict[str, list[Owner]]:
@@ -387,21 +389,23 @@ def _submitters(notes: Mapping[str, str], stripped: int) -> dict[str, list[Owner
 
 
 def _read_submitter(line: str, people: list[dict[str, str]]) -> None:
-    said = re.match(r"^\s*(- )?\s*:?(name|sid|email):\s*(.*)$", line)
+    said = re.match(r"^\s*(- )?\s*:?(\w+):(?:\s+(.*))?$", line)
     if said is None:
+        if people and people[-1] and line.strip():  # a long text goes on in the next line
+            people[-1][next(reversed(people[-1]))] += f" {line.strip()}"
         return
     if said[1]:
         people.append({})
     if people:
-        people[-1][said[2]] = _scalar(said[3])
+        people[-1][said[2]] = said[3] or ""
 
 
 def _submitter(fields: Mapping[str, str], number: str, when: float | None) -> Owner:
-    email, sid = fields.get("email", ""), fields.get("sid", "")
+    name, email, sid = (_scalar(fields.get(key, "")) for key in ("name", "email", "sid"))
     return Owner(
-        fields["name"],
+        name,
         "gradescope",
-        email.casefold() or sid or fields["name"],
+        email.casefold() or sid or name,
         email,
         sid,
         when,

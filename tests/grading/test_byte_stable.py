@@ -48,6 +48,10 @@ TABLES = {
         '"Ada","Roe","0007","7@UNI.edu","⟦|5⟧","10.0","Ungraded"\nZoë,X,1E+10,8@uni.edu,⟦|7.5⟧,10.0,\n'
         "Bob,Y,0012,bob@uni.edu,,10.0,Missing\n"
     ),
+    "gradescope, a course": (
+        "First Name,Last Name,SID,Email,PS3,PS3 - Max Points,PS3 - Submission Time,PS4,PS4 - Max Points\n"
+        "Ada,Roe,0007,7@uni.edu,⟦|50⟧,100.0,,,10.0\nZoë,X,8,8@uni.edu,⟦6|75⟧,100.0,,9,10.0\n"
+    ),
     "brightspace": (
         "OrgDefinedId,Username,Last Name,First Name,Email,PS3 Points Grade <Numeric MaxPoints:10>,"
         "End-of-Line Indicator\n#007,#ada,Roe,Ada,7@uni.edu,⟦|5⟧,#\n#008,#zoe,X,Zoë,8@uni.edu,⟦|7.5⟧,#\n"

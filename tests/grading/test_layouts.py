@@ -274,6 +274,52 @@ def test_what_is_no_notebook_is_listed(tmp_path):
     assert {s.name for s in done.students} <= {"Ada", "Bob", "Eve.pdf"}
 
 
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_who_has_nothing_but_what_is_passed_over_is_listed_all_the_same(tmp_path, as_folder):
+    owned = "{}_{}_assignsubmission_file_/{}"
+    kept = [
+        ("PS3.ipynb", 1),
+        (".ipynb_checkpoints/PS3-checkpoint.ipynb", 9),
+        (".DS_Store", b"x"),
+        ("old/", b""),
+    ]
+    entries = [(owned.format("Ada", 1, name), content) for name, content in kept]
+    for number, (name, *rest) in enumerate((*kept[1:], ("PS3.py", b"x"), ("", b"")), 2):
+        entries.append((owned.format(f"S{number}", number, name), *rest))
+    entries.append(("__MACOSX/Ada_1_assignsubmission_file_/._PS3.ipynb", b"x"))
+    path = packed(tmp_path / "a.zip", entries)
+    if as_folder:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / "folder")
+        path = tmp_path / "folder"
+    done = collect([path], tmp_path / "out")
+    assert counted(tmp_path / "out") == {"Ada": 1}
+    assert {student.name: student.problem for student in done.students} == {
+        "Ada": "",
+        "S2": "nothing but a copy that Jupyter keeps for itself, in .ipynb_checkpoints",
+        "S3": "an empty folder",
+        "S4": "an empty folder",
+        "S5": "PS3.py: not a notebook, whose name ends in .ipynb",
+        "S6": "an empty folder",
+    }
+    assert [entry for entry, _ in done.refused] == [owned.format("S5", 5, "PS3.py")]
+
+
+def test_a_folder_that_is_empty_makes_no_student_where_no_number_says_so(tmp_path):
+    entries = [
+        ("Ada.ipynb", 1),
+        ("Bob.ipynb", 2),
+        ("data/", b""),
+        (".ipynb_checkpoints/Ada-checkpoint.ipynb", 3),
+    ]
+    done = collect([packed(tmp_path / "a.zip", entries)], tmp_path / "out")
+    assert [student.name for student in done.students] == ["Ada", "Bob"] and not done.refused
+    known = collect(
+        [packed(tmp_path / "b.zip", [*entries, ("Eve/", b"")])], tmp_path / "known", roster("Eve")
+    )
+    assert [student.problem for student in known.students] == ["", "", "an empty folder"]
+
+
 def test_a_zip_of_a_students_own_is_opened_one_level_deep(tmp_path):
     inner = packed(tmp_path / "inner.zip", [("PS3/PS3.ipynb", 1), ("PS3/data.csv", b"1")])
     nested = packed(tmp_path / "nested.zip", [("inner.zip", inner.read_bytes())])
@@ -844,6 +890,44 @@ def test_gradescopes_file_with_all_results_is_read(tmp_path, as_folder):
         path = tmp_path / "folder"
     collect([path], tmp_path / "out")
     assert set(counted(tmp_path / "out")) == set(due)
+
+
+def test_gradescopes_file_as_ruby_writes_it(tmp_path):
+    """Long names go on in the next line, the keys come in any order, and what a student printed is no submitter."""
+    text = """\
+---
+submission_1:
+  :results:
+    output: |
+      submission_2:
+        :submitters:
+        - :name: Evil
+  :submitters:
+  - :sid: '0044'
+    :role: student
+    :email: Ada@uni.edu
+    :name: Ada Maria Antonia Josepha Johanna Wilhelmine Friederike Charlotte von und zu
+      Lovelace
+  - :name: 'Anna ''Anni''
+      Müller'
+    :email:
+    :sid: '45'
+submission_2:
+  :submitters:
+  - :name:
+    :email: b@uni.edu
+"""
+    entries = [("submission_metadata.yml", text.encode())]
+    entries += [(f"submission_{n}/PS3.ipynb", n) for n in (1, 2)]
+    done = collect([packed(tmp_path / "a.zip", entries)], tmp_path / "out")
+    assert {(student.name, student.lms_id) for student in done.students} == {
+        (
+            "Ada Maria Antonia Josepha Johanna Wilhelmine Friederike Charlotte von und zu Lovelace",
+            "ada@uni.edu",
+        ),
+        ("Anna 'Anni' Müller", "45"),
+        ("submission_2", "2"),
+    }
 
 
 def test_a_systems_file_that_is_too_large_is_no_student(tmp_path, monkeypatch):
