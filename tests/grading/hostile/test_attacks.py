@@ -22,9 +22,11 @@ from chunkprefill_grading.sandbox.process import PipeSession
 from chunkprefill_grading.sandbox.session import Crashed, Refused, Session
 from tests.grading.hostile import world
 from tests.grading.hostile.attacks import ATTACKS, SAYING, Attack
+from tests.grading.hostile.later_attacks import LATER
 from tests.needs import need
 from tests.processes import children
 
+ALL = [*ATTACKS, *LATER]
 LIMITS = Limits(cpu_s=2, idle_s=2.0, wall_s=120.0, memory_mb=512, tmp_mb=4)
 
 
@@ -59,14 +61,14 @@ def outcomes(stage: Path, tmp_path_factory: Any) -> dict[str, tuple[Result, list
         return attack.name, (grader.grade(student, grader.read(student, folder)), loot)
 
     with ThreadPoolExecutor(8) as pool:
-        made = dict(pool.map(one, enumerate(ATTACKS)))
-    assert len(made) == len(ATTACKS), "two attacks of one name"
+        made = dict(pool.map(one, enumerate(ALL)))
+    assert len(made) == len(ALL), "two attacks of one name"
     assert (folder / "canary.txt").read_text() == "alive"
     assert children() <= before
     return made
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
 def test_attack(attack: Attack, outcomes: dict[str, tuple[Result, list[Any]]]) -> None:
     result, loot = outcomes[attack.name]
     assert (result.status, result.score) == (attack.status, attack.points), explained(result)
@@ -140,6 +142,20 @@ def test_the_key_and_the_others_are_out_of_reach(stage: Path, tmp_path: Path) ->
     result = grader.grade(student, grader.read(student, tmp_path))
     assert result.score == 3, explained(result)
     assert found == []
+
+
+def test_what_one_submission_leaves_no_other_finds(stage: Path) -> None:
+    """Files, folders, and modules that would be loaded at the start."""
+    leaving = (
+        "import os\nfor name in ('x', 'usercustomize.py', 'json.py', '.pth'):\n    open(f'/tmp/{name}', 'w').write('x = 1')\n"
+        "os.mkdir('/tmp/.local')\nleft = sorted(os.listdir('/tmp'))"
+    )
+    with PipeSession([leaving], stage=stage, limits=LIMITS) as session:
+        assert len(session.value("left")) == 5
+        with PipeSession(["import os\nfound = os.listdir('/tmp')"], stage=stage, limits=LIMITS) as other:
+            assert other.value("found") == [], "while the first one runs"
+    with PipeSession(["import os\nfound = os.listdir('/tmp')"], stage=stage, limits=LIMITS) as other:
+        assert other.value("found") == [], "after it"
 
 
 def test_a_session_that_ended_stays_ended(stage: Path, tmp_path: Path) -> None:
