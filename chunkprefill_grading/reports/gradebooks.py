@@ -59,11 +59,16 @@ def filled(
     ValueError for a table without a column for the grades.
     """
     too_long = table.too_long
+    was = len(table.header)
     table, columns = _columns(table, kind, titles, results)
     heads = _heads(table, columns, kind)
     matches, notes = _matched(results, table, columns, kind, heads | too_long)
     notes = [*_odd_rows(table, columns, too_long), *notes]
     most = _possible(table, columns, heads)
+    if columns.maximum is None and not most:
+        notes.append(f"the table says no maximum: grades go into it as points of {results[0].max_score:g}")
+    if len(table.header) > was:
+        notes.append(f"no column is known to hold comments: they stand in a new one, {COMMENTS!r}")
     rows, commas = [list(row) for row in table.rows], _has_commas(table, columns)
     for i, result in matches.items():
         row = rows[i]
@@ -113,7 +118,7 @@ def _columns(table: Table, kind: str, titles: Titles, results: Sequence[Result])
         if comments is None:
             table = table.with_column(COMMENTS)
             comments = len(table.header) - 1
-        maximum = table.column("maximum")
+        maximum = _maximum(table, grade_column)
     else:
         grade_column = _assignment(table, kind, titles, results)
         beside = (
@@ -141,6 +146,16 @@ def _columns(table: Table, kind: str, titles: Titles, results: Sequence[Result])
     return table, columns
 
 
+def _maximum(table: Table, grade_column: int) -> int | None:
+    """The column of what a grade may be at most; in a language that is not known, the one beside the grades."""
+    known, beside = table.column("maximum"), grade_column + 1
+    if known is not None or beside >= len(table.header):
+        return known
+    cells = {row[beside].strip().lstrip("'") for row in table.rows} - {""}
+    is_most = len(cells) == 1 and all(re.fullmatch(r"\d+(?:[.,]\d+)?", cell) for cell in cells)
+    return beside if is_most else None
+
+
 def _number_columns(table: Table, kind: str, titles: Titles) -> list[int]:
     """Columns of the numbers that this very system gives: another's may be equal by chance."""
     if titles.identifier:
@@ -155,9 +170,12 @@ def _number_columns(table: Table, kind: str, titles: Titles) -> list[int]:
 
 
 def _tells_participants(table: Table, column: int) -> bool:
-    """Whether a column holds "Participant 123", in any language."""
+    """Whether a column holds "Participant 123"; the first column, in any language."""
     cells = [row[column].strip().lstrip("'") for row in table.rows if row[column].strip()]
-    return bool(cells) and all(_DIGITS.search(cell) and is_blind(cell) for cell in cells)
+    if not cells or not all(map(_DIGITS.search, cells)):
+        return False
+    words = {folded(_DIGITS.sub("", cell)) for cell in cells}
+    return all(map(is_blind, cells)) or (column == 0 and len(cells) > 1 and len(words) == 1 and words != {""})
 
 
 def _assignment(table: Table, kind: str, titles: Titles, results: Sequence[Result]) -> int:

@@ -56,6 +56,13 @@ BLIND = (
     "参加者",
     "참여자",
     "المشارك",
+    "مشارك",
+    "účastník",
+    "συμμετέχων",
+    "משתתף",
+    "résztvevő",
+    "peserta",
+    "partaidea",
 )
 #: What students and instructors call a folder that is no student's name.
 _THING = re.compile(

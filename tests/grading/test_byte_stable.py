@@ -100,6 +100,49 @@ def test_every_byte_but_a_grade_s_is_as_it_was(tmp_path, capsys, kind, encoding,
         assert f"{name}: a spreadsheet has damaged the number '{number}'" in said
 
 
+#: Moodle's word for a participant, and its titles of number, name, grade, maximum and comments
+LANGUAGES = {
+    "Italian": "Partecipante ,Identificatore,Nome completo,Valutazione,Valutazione massima,Commenti al feedback",
+    "Dutch": "Deelnemer ,Identificatie,Volledige naam,Cijfer,Maximumcijfer,Feedback opmerkingen",
+    "Russian": "Участник ,Идентификатор,Полное имя,Оценка,Максимальная оценка,Отзыв в виде комментария",
+    "Ukrainian": "Учасник ,Ідентифікатор,Повне ім'я,Оцінка,Максимальна оцінка,Коментар відгуку",
+    "Czech": "Účastník ,Identifikátor,Celé jméno,Známka,Maximální známka,Komentář",
+    "Turkish": "Katılımcı ,Tanımlayıcı,Ad Soyad,Not,Maksimum Not,Geribildirim yorumları",
+    "Chinese": "参与者,编号,全名,成绩,最高分,反馈评论",
+    "Chinese of Taiwan": "參與者,編號,全名,評分,最高分,回饋評語",
+    "Korean": "참여자 ,식별자,성명,성적,최고 성적,피드백 의견",
+    "Arabic": "مشارك ,المعرف,الاسم الكامل,الدرجة,الدرجة القصوى,تعليقات",
+    "Hebrew": "משתתף ,מזהה,שם מלא,ציון,ציון מירבי,הערות משוב",
+    "Greek": "Συμμετέχων ,Αναγνωριστικό,Ονοματεπώνυμο,Βαθμός,Μέγιστος βαθμός,Σχόλια",
+    "Swedish": "Deltagare ,Identifierare,Fullständigt namn,Betyg,Maxbetyg,Kommentarer",
+    "Finnish": "Osallistuja ,Tunniste,Koko nimi,Arvosana,Maksimiarvosana,Palautekommentit",
+    "Norwegian": "Deltaker ,Identifikator,Fullt navn,Karakter,Maksimum karakter,Tilbakemeldinger",
+    "Romanian": "Participant ,Identificator,Nume complet,Notă,Notă maximă,Comentarii feedback",
+    "Catalan": "Participant ,Identificador,Nom complet,Qualificació,Qualificació màxima,Comentaris de retroacció",
+    "one that is not known": "Rannpháirtí ,Aitheantóir,Ainm iomlán,Grade,Uasghrád,Feedback comments",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_worksheet_in_any_language_is_scaled_to_its_own_maximum(tmp_path, language):
+    word, number, name, grade, most, said = LANGUAGES[language].split(",")
+    rows = [f"{word}{n},Name {n},,20.00,\n" for n in (7, 8, 9)]
+    table = parse_table(f"{number},{name},{grade},{most},{said}\n{''.join(rows)}".encode())
+    mine = [results.load(path) for path in sorted(graded(tmp_path / "r", "moodle").glob("*.json"))]
+    done, notes = gradebooks.filled(mine, table, "moodle")
+    assert [row[2:4] for row in done.rows] == [("10", "20.00"), ("15", "20.00"), ("", "20.00")]
+    assert [row[4] for row in done.rows] == ["q 5 of 10", "q 7.5 of 10", ""] and done.header == table.header
+    assert notes == ["70: not in the worksheet"]
+
+
+def test_a_table_that_says_no_maximum_is_filled_and_that_is_said(tmp_path):
+    mine = [results.load(path) for path in sorted(graded(tmp_path / "r", "moodle").glob("*.json"))]
+    table = parse_table(b"Identifier,Full name,Grade\nParticipant 7,Ada,\n")
+    done, notes = gradebooks.filled(mine, table, "moodle")
+    assert done.rows[0][2] == "5" and "the table says no maximum: grades go into it as points of 10" in notes
+    assert "no column is known to hold comments: they stand in a new one, 'Feedback comments'" in notes
+
+
 def test_of_canvas_s_other_assignments_nothing_goes_back(tmp_path):
     """Their grades may have changed since: what is sent back is as it was written, and no more than Canvas needs."""
     text = of(TABLES["canvas"], 0)
