@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import time
 from pathlib import Path
 
 
@@ -19,3 +21,17 @@ def children() -> set[int]:
             if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 mine.add(int(stat.parent.name))
     return mine
+
+
+def killed_at(process: subprocess.Popen[bytes], folder: Path, n_files: int, then_s: float) -> bool:
+    """End a program a moment after so many results lie in a folder; False if it has ended by itself before.
+
+    By what it has done and not by a clock: a machine may be as fast or as slow as it likes.
+    """
+    while process.poll() is None:
+        if len(list(folder.glob("*.json"))) >= n_files:
+            time.sleep(then_s)
+            process.kill()
+            return process.wait() != 0
+        time.sleep(0.005)
+    return False

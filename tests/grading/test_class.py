@@ -21,6 +21,7 @@ from chunkprefill_grading.marking.settle import read_all
 from chunkprefill_grading.sandbox.limits import Limits
 from tests.grading.hostile import world
 from tests.needs import ROOT
+from tests.processes import killed_at
 
 LIMITS = Limits(cpu_s=3, idle_s=3.0, memory_mb=512)
 KEY = {
@@ -134,8 +135,9 @@ def test_killed_with_people_at_work_in_between(walls, tmp_path, capsys):
     n_killed, n_results = 0, []
     for _ in range(40):
         again = started("-c", SCRIPT, str(tmp_path), "war")
-        n_killed += killed_or_done(again, moments.uniform(0.8, 3))
         n_results.append(len(list((tmp_path / "war").glob("*.json"))))
+        due = n_results[-1] + moments.randint(1, 15)
+        n_killed += killed_at(again, tmp_path / "war", due, moments.uniform(0, 0.1))
         words_of_people = decisions(tmp_path, "war")
         for words in moments.sample(words_of_people, min(3, len(words_of_people))):
             n_killed += killed_or_done(
