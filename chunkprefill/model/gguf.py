@@ -163,12 +163,13 @@ def config_of_gguf(file: GgufFile) -> Config:
             raise ValueError(
                 f"llama.{name} is {other}, and the heads hold {head_dim} numbers: not implemented"
             )
+    tokens = file.fields.get("tokenizer.ggml.tokens")
     return Config(
         n_layers=_whole(file, "block_count"),
         n_heads=n_heads,
         n_kv_heads=_whole(file, "attention.head_count_kv", n_heads),
         head_dim=head_dim,
-        vocab_size=_whole(file, "vocab_size", len(file.fields.get("tokenizer.ggml.tokens", ()))),
+        vocab_size=_whole(file, "vocab_size", len(tokens) if isinstance(tokens, list) else None),
         d_model=d_model,
         d_ff=_whole(file, "feed_forward_length"),
         max_positions=_whole(file, "context_length"),

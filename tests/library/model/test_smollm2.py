@@ -198,6 +198,15 @@ def test_a_gguf_field_that_may_change_the_computation_is_refused(
     assert "x.gguf" in str(error.value)
 
 
+def test_a_gguf_vocabulary_that_is_no_list_counts_no_tokens(tmp_path: Path) -> None:
+    fields = {name: value for name, value in SMALL_GGUF.items() if name != "llama.vocab_size"}
+    write_gguf(tmp_path / "x.gguf", fields | {"tokenizer.ggml.tokens": 19})
+    with pytest.raises(ValueError, match=r"x\.gguf: llama\.vocab_size is None"):
+        wheel.open_gguf(tmp_path / "x.gguf")
+    write_gguf(tmp_path / "x.gguf", fields | {"tokenizer.ggml.tokens": [str(i) for i in range(19)]})
+    assert wheel.open_gguf(tmp_path / "x.gguf")[0].vocab_size == 19
+
+
 @pytest.mark.parametrize("name", ["rope_freqs.weight", "blk.0.attn_q.bias", "blk.1.attn_q_norm.weight"])
 def test_a_gguf_tensor_that_a_llama_has_not_is_refused(tmp_path: Path, name: str) -> None:
     write_gguf(tmp_path / "x.gguf", SMALL_GGUF, {name: (2,)})

@@ -457,6 +457,10 @@ def test_tokens_two_at_a_time_are_called_buffered():
         ('vllm:num_requests_running{model_name="a\\"} 9"} 2.0', {"running": 2.0}),
         ("vllm:num_requests_running{} 2", {"running": 2.0}),
         ('vllm:num_preemptions_total 3.0 # {trace_id="a"} 1.0', {"preemptions": 3.0}),
+        (
+            "llamacpp:prompt_tokens_total 55\nllamacpp:tokens_predicted_total 1.2e+06",
+            {"prompt_tokens": 55.0, "output_tokens": 1_200_000.0},
+        ),
         ("vllm:num_requests_running NaN", {}),
         ('vllm:num_requests_running{engine="0" 2', {}),
         ("vllm:num_requests_running{" + 'x="b",' * 50_000, {}),
