@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from chunkprefill_course.clinic.healthy import Scene
 from chunkprefill_course.clinic.server import Settings
 
-#: cause: what it is, in a sentence.
+#: cause: what it is, and behind the colon how it does harm.
 FAULTS = {
     "chunk-too-small": "The chunk is too small: each step reads all the weights for a few prompt tokens.",
     "budget-too-large": "The token budget is too large: steps full of prompts hold up every decoding request.",
     "prefill-first": "Prompts go first: decodes sit out the steps in which prompts run.",
     "pool-too-small": "The cache has too few blocks: requests lose theirs, and are computed again.",
-    "long-head": "A long prompt at the head of the line keeps short ones behind it waiting.",
+    "long-head": "A long prompt is at the head of the line: short ones wait behind it.",
     "budget-below-decodes": "The token budget is below the number of decodes: nothing is left for prompts.",
-    "slow-inputs": "Building a step's inputs takes the CPU so long that the GPU waits.",
-    "launch-bound": "The CPU launches a step's kernels one by one, and the GPU is done before the next one comes.",
+    "slow-inputs": "Inputs are built slowly: the GPU waits while the CPU prepares a step.",
+    "launch-bound": "Kernels are launched one by one: the GPU is done before the next one comes.",
     "tile-unfriendly": "The token budget lies a little above a multiple of the tile: full steps pay for "
     "a whole tile more.",
 }
 HEALTHY = "healthy"
 CAUSES = FAULTS | {HEALTHY: "Nothing is wrong: every promise is kept."}
+#: cause: the same in a few words, as chapter 7's table has it.
+SHORT = {cause: words.partition(":")[0] + "." for cause, words in CAUSES.items()}
 
 #: fix: what is done, in words; `Case.changes(fix)` has the numbers.
 FIXES = {

@@ -10,7 +10,7 @@ from html import escape
 from math import isnan
 
 from chunkprefill_course.clinic.case import Case
-from chunkprefill_course.clinic.faults import CAUSES, FIX_FOR, HEALTHY, REMEDIES
+from chunkprefill_course.clinic.faults import CAUSES, FIX_FOR, HEALTHY, REMEDIES, SHORT
 from chunkprefill_course.clinic.make import fault_of
 from chunkprefill_course.clinic.rows import PROMISES, ROWS
 from chunkprefill_course.clinic.verdict import against, evidence_against, result
@@ -35,12 +35,16 @@ class Form:
     def cause(self) -> Choice:
         """What is it? Each wrong answer is told the evidence against it."""
         case = self.case
-        right = " ".join(
-            f"`{row}`: {case.dashboard.words(row)}, {case.dashboard.say(row)}." for row in case.tells()
+        right = (
+            CAUSES[case.cause]
+            + " "
+            + " ".join(
+                f"`{row}`: {case.dashboard.words(row)}, {case.dashboard.say(row)}." for row in case.tells()
+            )
         )
         options = [
             Option(key, words, right if key == case.cause else against(case, key), key == case.cause)
-            for key, words in CAUSES.items()
+            for key, words in SHORT.items()  # ten lines, for a case to fit a phone
         ]
         return self._choice("cause", f"Case {self.name}. What is wrong with this server?", options)
 

@@ -94,7 +94,9 @@ class Dashboard:
                 group = mine
                 if groups is None:  # one group by itself is named by what is around it
                     body += f'<tr><th scope="colgroup" colspan="2">{group}</th></tr>'
-            promise = escape(self.promise(key)) if key in self.bounds else ""
+            promise = (
+                escape(self.promise(key)).replace(" ", "\u00a0") if key in self.bounds else ""
+            )  # one line
             bound = f"<br>{promise.replace('broken', '<strong>broken</strong>')}" if promise else ""
             name = f"<code>{key}</code> {escape(self.words(key))}"
             style = "font-weight:400;text-align:start"

@@ -52,7 +52,7 @@ def marks() -> Table:
     few, none = f"from {FEW / SILENT:.0%} on", SILENT * LEFT
     quiet = NATURAL + SILENT * (SAVED - NATURAL)
     rows = [
-        ("prompt tokens in a step, of `twice`", f"up to {FEW:.0%}", few),
+        ("prompt tokens in a step, as a share of those that double its time", f"up to {FEW:.0%}", few),
         ("and steps that carry any", f"from {CARRY:.0%} on", f"or up to {SELDOM:.0%}"),
         ("steps (P99) longer than promised between tokens", *_pair(f"{OVER:.0%}", f"{SILENT * OVER:.0%}")),
         (

@@ -193,7 +193,7 @@ def token_a_step(*, changed: bool = False) -> Evidence:
     return Evidence(
         claim="token-a-step",
         holds=found.n_beside == found.n_steps and found.ratio >= 10,
-        setting=f"vLLM's rules, budget {budget:,}: one request decodes, a prompt of 65,535 tokens comes, "
+        setting=f"vLLM's rules, budget {budget:,} (our choice): one request decodes, a prompt of 65,535 tokens comes, "
         f"{ON}.",
         numbers=(
             Number("steps that ran a piece of the prompt", found.n_steps),
@@ -259,7 +259,7 @@ def always_a_prompt(*, changed: bool = False) -> Evidence:
         numbers=(
             Number("steps of prompts alone", found.prompts),
             Number("steps with decodes in them", found.decodes + found.both),
-            _s("longest silence between two tokens so far", found.silence),
+            _s("longest gap between two tokens so far", found.silence),
         ),
         otherwise="let decodes go first, and the chunks take what is left.",
     )

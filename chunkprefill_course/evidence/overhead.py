@@ -206,9 +206,12 @@ def overhead_share(*, changed: bool = False) -> Evidence:
 # --- overlap ------------------------------------------------------------------------------------------
 
 
+SHORT = (64, 60)  # prompt and output tokens: short contexts, where a step is shortest beside its scheduling
+
+
 def overlapped(config: Config, visit: float, *, n: int = 64) -> dict[str, float]:
     """Mean s a step of `n` decodes: free scheduling, serial, overlapped; and of the scheduling itself."""
-    requests = [Request(i, 0.0, 64, 60) for i in range(n)]
+    requests = [Request(i, 0.0, *SHORT) for i in range(n)]
     policy, cost = ChunkedPrefill(n + 512), Roofline(config)
     found = {}
     for name, price, overlap in (
@@ -248,7 +251,7 @@ def overlap(*, changed: bool = False) -> Evidence:
     return Evidence(
         claim="overlap",
         holds=exposed["overlapped"] <= 0.02 * exposed["serial"],
-        setting=f"{name} on an H100 by a roofline, 64 requests that decode, each costing "
+        setting=f"{name} on an H100 by a roofline, 64 requests that decode with at most {sum(SHORT)} tokens cached, each costing "
         f"{1e6 * VLLM_VISIT[1]:g} µs a step to schedule, as in vLLM 0.33's own scheduler.",
         numbers=tuple(numbers),
         otherwise="take SmolLM2-135M: its step is over before the next one is scheduled, and the difference "

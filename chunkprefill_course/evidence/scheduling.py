@@ -120,7 +120,7 @@ def no_stall(*, changed: bool = False, breaking: str = "", n_random: int = 200, 
     numbers = [
         Number("iterations from one token to the next, at most", gap.steps),
         Number("prompt tokens that ran in between, at most", gap.prompt_tokens),
-        _ms("longest silence", gap.seconds),
+        _ms("longest gap", gap.seconds),
     ]
     held = True
     if not breaking:
@@ -156,7 +156,7 @@ def _run(policy: Any) -> Trace:
 
 
 def not_by_itself(*, changed: bool = False) -> Evidence:
-    """Does cutting prompts shorten a silence while prompts go first? changed: decoding steps go first.
+    """Does cutting prompts shorten a longest gap while prompts go first? changed: decoding steps go first.
 
     It could fail: one decoding step between two chunks would make the longest gap a chunk long. The flip changes
     the condition alone, which tasks go first; the chunk stays.
@@ -172,8 +172,8 @@ def not_by_itself(*, changed: bool = False) -> Evidence:
         setting=f"a document of 4,096 tokens comes while two chats decode, {PRICED}; whole, and in chunks of "
         f"{BUDGET}. " + ("Decoding steps go first." if changed else "Prompts go first."),
         numbers=(
-            _ms("longest silence, document whole", silence(whole)),
-            _ms("longest silence, document in chunks", silence(cut)),
+            _ms("longest gap, document whole", silence(whole)),
+            _ms("longest gap, document in chunks", silence(cut)),
             Number("decoding steps of chat 1 from the first chunk to the last", between),
         ),
         otherwise="let decoding steps go first, and the chunks take what is left of the budget.",
@@ -194,7 +194,7 @@ def who_is_protected(*, changed: bool = False) -> Evidence:
         "vLLM's rules, priority to chats": VllmV1(BUDGET, policy="priority"),
     }
     numbers = [
-        _ms("chats that decode, longest silence, document whole", silence(whole)),
+        _ms("chats that decode, longest gap, document whole", silence(whole)),
         _ms("the same, document in chunks", silence(cut)),
         _ms("late chats, first token, document whole", first_word(whole)),
         _ms("the same, document in chunks", first_word(cut)),

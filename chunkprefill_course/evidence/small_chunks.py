@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chunkprefill.configs import DEVICES, MODELS
-from chunkprefill.model.config import Config
 from chunkprefill.plots.style import Table
 from chunkprefill.simulation.cost import Roofline
 from chunkprefill.simulation.layout import Layout, Shard
+from chunkprefill.simulation.published import published
 from chunkprefill_course.evidence.evidence import Evidence, Number
 from chunkprefill_course.evidence.tradeoff import mixed
 from chunkprefill_course.gpu_recording import digest, recorded
@@ -26,7 +26,8 @@ AS_LONG = 2.0  # of two passes: the one takes less than so many times the other
 class Prefilled:
     """A prompt of 8,192 tokens in chunks on the recorded GPU; s. least, most: of `runs` runs.
 
-    weights, cache: what a roofline says that reading them again adds to one pass over the whole prompt.
+    weights, cache: what the products with the weights, and attention, add to those of one pass over the whole
+    prompt, by published kernel timings. Tiles that fit better can make either a little negative.
     """
 
     chunk: int
@@ -43,36 +44,29 @@ class Prefilled:
         """s of one pass, on average."""
         return self.seconds / self.passes
 
+    def rest(self, one: Prefilled) -> float:
+        """s longer than in one pass that neither reading explains."""
+        return self.seconds - one.seconds - self.weights - self.cache
 
-def priced_parts(config: Config, chunk: int, n: int = N_PROMPT) -> dict[str, float]:
-    """s of prefilling n tokens in chunks by a roofline of an H100, by operator."""
-    cost, sums = Roofline(config), dict[str, float]()
-    for start in range(0, n, chunk):
-        for name, seconds in cost.parts(mixed(chunk=min(chunk, n - start), start=start)).items():
-            sums[name] = sums.get(name, 0.0) + seconds
-    return sums
+
+def priced_parts(model: str, chunk: int, n: int = N_PROMPT) -> tuple[float, float]:
+    """s of prefilling n tokens in chunks on an H100: the products with the weights, attention."""
+    cost = published("h100", MODELS[model.lower()])
+    passes = [(start, min(chunk, n - start)) for start in range(0, n, chunk)]
+    products = sum(cost.linear(length) for _, length in passes)
+    attention = sum(cost.chunk_attention([piece]) for piece in passes)
+    return cost.config.n_layers * products, cost.config.n_layers * attention
 
 
 def prefilled(model: str = LARGE) -> list[Prefilled]:
     """The recorded prefillings of one prompt, the smallest chunks first; [] where nothing was recorded."""
     rows = sorted(recorded("chunks", model=model).rows, key=lambda row: row["chunk"]) if digest() else []
-    whole = priced_parts(MODELS[model.lower()], N_PROMPT)
+    whole = priced_parts(model, N_PROMPT)
     found = []
     for row in rows:
-        parts = priced_parts(MODELS[model.lower()], row["chunk"])
-        more = {name: parts[name] - whole[name] for name in ("linear", "chunk attention")}
-        found.append(
-            Prefilled(
-                row["chunk"],
-                row["passes"],
-                row["s"],
-                row["s_least"],
-                row["s_most"],
-                row["runs"],
-                more["linear"],
-                more["chunk attention"],
-            )
-        )
+        weights, cache = (part - once for part, once in zip(priced_parts(model, row["chunk"]), whole))
+        time = (row["s"], row["s_least"], row["s_most"])
+        found.append(Prefilled(row["chunk"], row["passes"], *time, row["runs"], weights, cache))
     return found
 
 
@@ -84,9 +78,7 @@ def split_table(model: str = LARGE) -> Table:
         (
             f"{r.chunk:,}",
             f"{r.seconds - one.seconds:.2f} ({r.least - one.seconds:.2f}–{r.most - one.seconds:.2f})",
-            f"{r.weights:.2f}",
-            f"{r.cache:.2f}",
-            f"{r.seconds - one.seconds - r.weights - r.cache:.2f}",
+            *(f"{round(s, 2) + 0.0:.2f}".replace("-", "−") for s in (r.weights, r.cache, r.rest(one))),
         )
         for r in rows
         if r.chunk <= 1024
@@ -123,7 +115,7 @@ def launch_floor(*, changed: bool = False) -> Evidence:
     """Passes of a large and of a small model, recorded on one host. changed: long chunks.
 
     It could fail: a host that launches fast enough would let the large model's pass take as many times the small
-    one's as its weights say, and the ratios of the claimed side would be those of the roofline.
+    one's as its kernels say, and the ratios of the claimed side would be the priced ones.
     """
     chunks = MANY if changed else FEW
     both = {model: {r.chunk: r for r in prefilled(model)} for model in (LARGE, SMALL)}
@@ -131,14 +123,14 @@ def launch_floor(*, changed: bool = False) -> Evidence:
     for chunk in chunks:
         large, small = (both[model][chunk] for model in (LARGE, SMALL))
         ratios.append(large.a_pass / small.a_pass)
-        priced = [sum(priced_parts(MODELS[model.lower()], chunk).values()) for model in (LARGE, SMALL)]
+        priced = [sum(priced_parts(model, chunk)) for model in (LARGE, SMALL)]
         for model, row in ((LARGE, large), (SMALL, small)):
             numbers.append(
                 Number(f"{model}, chunks of {chunk:,}: a pass", round(1e3 * row.a_pass, 1), "ms", "recorded")
             )
         numbers += [
             Number(f"chunks of {chunk:,}: larger over smaller", round(ratios[-1], 2), "×", "recorded"),
-            Number(f"chunks of {chunk:,}: by a roofline", round(priced[0] / priced[1], 1), "×", "simulated"),
+            Number(f"chunks of {chunk:,}: kernels alone", round(priced[0] / priced[1], 1), "×", "simulated"),
         ]
     read = [Shard(MODELS[model.lower()], Layout()).weight_bytes for model in (LARGE, SMALL)]
     numbers.append(Number("weights, larger over smaller", round(read[0] / read[1], 1), "×", "counted"))
@@ -177,8 +169,6 @@ def saturation(model: str, device: str = "h100", dtype: str = "bf16") -> int:
 
 def riding_rows() -> list[tuple[int, float, float]]:
     """(chunk, saved as recorded, saved as priced) of 16 decodes at context 128 beside a chunk on an H100."""
-    from chunkprefill.simulation.published import published
-
     price, found = published("h100"), []
     for row in recorded("piggyback", model=LARGE).rows if digest() else ():
         if (row["decodes"], row["context"]) == (16, 128):

@@ -120,3 +120,17 @@ def test_the_search_sees_pages_notebooks_and_exercises(shown):
         assert found(re.escape(text).replace(r"\ ", " "), shown), text
     assert found(r"\btokens? walks?\b", [("a page", "All tokens\nwalk together.")])
     assert Path(ROOT / "book/glossary.md").is_file()
+
+
+def test_each_source_says_what_was_read_of_it():
+    """What the bibliography promises: page, figure, hardware, model, or that no figure of the source is cited."""
+    sources = re.findall(
+        r"^@\w+\{(\w+),(.*?)^\}$", (ROOT / "book/references.bib").read_text("utf8"), flags=re.M | re.S
+    )
+    assert len(sources) > 50
+    silent = [
+        key
+        for key, fields in sources
+        if not re.search(r"^  note = \{.*\b(Read|Cited|Chapter)\b", fields, flags=re.M)
+    ]
+    assert not silent, f"references.bib: no note of what was read: {', '.join(silent)}"

@@ -10,6 +10,7 @@ import chunkprefill as cp
 from chunkprefill_course.evidence import launching, small_chunks
 from chunkprefill_course.evidence import overhead as shares
 from chunkprefill_course.evidence.evidence import both_sides
+from chunkprefill_course.evidence.tradeoff import mixed
 from chunkprefill_course.gpu_recording import digest
 
 
@@ -29,7 +30,7 @@ def test_a_host_that_launches_fast_would_break_the_claim(monkeypatch):
     assert not small_chunks.launch_floor().holds
 
 
-def test_the_split_is_of_the_recorded_rows_and_its_prices_of_the_roofline():
+def test_the_split_is_of_the_recorded_rows_and_its_prices_of_the_published_kernels():
     rows = small_chunks.prefilled()
     recorded = {
         r["chunk"]: r
@@ -40,9 +41,14 @@ def test_the_split_is_of_the_recorded_rows_and_its_prices_of_the_roofline():
     for row in rows:
         assert row.seconds == recorded[row.chunk]["s"] and row.least <= row.seconds <= row.most
         assert row.passes * row.chunk == small_chunks.N_PROMPT
-        parts = small_chunks.priced_parts(cp.MODELS["llama-3-8b"], row.chunk)
-        assert parts["linear"] >= row.weights >= 0 and parts["chunk attention"] >= row.cache >= 0
+        weights, cache = small_chunks.priced_parts("Llama-3-8B", row.chunk)
+        assert weights > row.weights > -0.002 and cache > row.cache >= 0
+        assert row.weights + row.cache + row.rest(rows[-1]) == pytest.approx(row.seconds - rows[-1].seconds)
     assert rows[-1].weights == rows[-1].cache == 0
+    price = cp.published("h100")
+    for row in rows[:-1]:  # what the two parts add is what whole passes add
+        whole = sum(price(mixed(chunk=row.chunk, start=start)) for start in range(0, 8192, row.chunk))
+        assert row.weights + row.cache == pytest.approx(whole - price(mixed(chunk=8192)), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("dtype, share", [("bf16", 1.0), ("fp8", 1.0), ("int4", 0.26)])

@@ -269,7 +269,7 @@ write_aging = Exercise(
     name="Aging",
     prompt=prose("write-aging"),
     preamble=served.PREAMBLE,
-    starter=f"{served.PREAMBLE}@dataclass(frozen=True)\nclass Aging:\n    token_budget: int\n    rate: float\n\n"
+    starter="@dataclass(frozen=True)\nclass Aging:\n    token_budget: int\n    rate: float\n\n"
     "    def schedule(self, state):\n        ...",
     example=({"budget": 4, "rate": 1, "requests": [(0, 10, 3)]},),
     cases=aging_cases,

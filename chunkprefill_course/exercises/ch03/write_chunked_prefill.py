@@ -83,7 +83,7 @@ write_chunked_prefill = Exercise(
     name="ChunkedPrefill",
     prompt=prose("write-chunked-prefill"),
     preamble=served.PREAMBLE,
-    starter=f"{served.PREAMBLE}@dataclass(frozen=True)\nclass ChunkedPrefill:\n    token_budget: int\n\n"
+    starter="@dataclass(frozen=True)\nclass ChunkedPrefill:\n    token_budget: int\n\n"
     "    def schedule(self, state):\n        ...",
     example=({"budget": 4, "requests": [(0, 10, 3)]},),
     cases=served.cases,

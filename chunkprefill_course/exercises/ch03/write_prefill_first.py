@@ -109,7 +109,7 @@ write_prefill_first = Exercise(
     name="PrefillFirst",
     prompt=prose("write-prefill-first"),
     preamble=served.PREAMBLE,
-    starter=f"{served.PREAMBLE}@dataclass(frozen=True)\nclass PrefillFirst:\n    max_tokens: int\n\n"
+    starter="@dataclass(frozen=True)\nclass PrefillFirst:\n    max_tokens: int\n\n"
     "    def schedule(self, state):\n        ...",
     example=({"budget": 4, "requests": [(0, 6, 3)]},),
     cases=partial(served.cases, tight=True),

@@ -94,7 +94,7 @@ write_shortest_first = Exercise(
     name="ShortestFirst",
     prompt=prose("write-shortest-first"),
     preamble=served.PREAMBLE,
-    starter=f"{served.PREAMBLE}@dataclass(frozen=True)\nclass ShortestFirst:\n    token_budget: int\n\n"
+    starter="@dataclass(frozen=True)\nclass ShortestFirst:\n    token_budget: int\n\n"
     "    def schedule(self, state):\n        ...",
     example=({"budget": 4, "requests": [(0, 10, 3)]},),
     cases=served.cases,

@@ -82,7 +82,7 @@ guess_model = Choice(
         Option(
             "same",
             "It is the same: there are 64 visits on each.",
-            "The visits are the same. Their share is not, because the step is about fifty times longer.",
+            "The visits are the same. Their share is not, because the step is more than forty times longer.",
         ),
     ),
 )

@@ -121,7 +121,7 @@ def unwritten(*_args):
 @named(EXERCISES)
 def test_not_attempted_is_not_an_error(form):
     space: dict = {}
-    exec(form.starter, space)
+    exec(form.preamble + form.starter, space)
     for nothing in (None, ..., lambda *_: None, lambda *_: ..., unwritten, space[form.name]):
         feedback = form.check(nothing)
         assert feedback.ok is None and not feedback, (nothing, str(feedback))
