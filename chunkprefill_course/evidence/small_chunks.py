@@ -87,7 +87,7 @@ def split_table(model: str = LARGE) -> Table:
         header=("chunk", "longer, s", "weights", "cache", "rest"),
         rows=cells,
         caption=f"{model}, a prompt of {N_PROMPT:,} tokens, s longer than in one pass: recorded, middle one of "
-        f"{one.runs} runs (shortest–longest). Weights and cache read again: priced by a roofline",
+        f"{one.runs} runs (shortest–longest). Weights and cache read again: priced, as in chapter 2",
     )
 
 
