@@ -69,7 +69,7 @@ def letters(answer, form):
         answer = "\n".join(answer)
     if not isinstance(answer, str):
         return Reading(None, f"a string of letters is asked for, this is {kind_of(answer)}")
-    text = re.sub(r"\\[A-Za-z]+", " ", unicodedata.normalize("NFKC", answer).casefold())  # \to, \rightarrow
+    text = re.sub(r"\\[A-Za-z]+", " ", _visible(answer).casefold())  # \to, \rightarrow
     if not any(each.isdecimal() for each in form["of"]):
         text = re.sub(r"(?m)^[^\w\n]*\d+[.):](?=\s*[^\W\d_])", "", text)  # the numbers of a list
     found = [each for each in text if each.isalnum()]
@@ -159,7 +159,7 @@ def choice(answer, form):
     said = "or ".join([", ".join(form["of"][:-1]) + " ", form["of"][-1]])
     if not isinstance(answer, str):
         return Reading(None, f"one of {said} is asked for, this is {kind_of(answer)}")
-    text = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", answer).casefold())
+    text = re.sub(r"[\W_]+", "", _visible(answer).casefold())
     if not text:
         return Reading(None)
     labels = [each.casefold() for each in form["of"]]
@@ -325,8 +325,19 @@ def _plainly(word):
 
 
 def _visible(text):
-    """A text without signs that only say how to lay it out, its letters and digits in their usual form."""
-    return unicodedata.normalize("NFKC", "".join(each for each in text if unicodedata.category(each) != "Cf"))
+    """A text as it is seen: without signs that only lay it out, each blank a blank and each new line one.
+
+    Its letters and digits have their usual form.
+    """
+    seen = (each for each in text if unicodedata.category(each) != "Cf" and each != "\u034f")
+    return unicodedata.normalize("NFKC", "".join(map(_blank, seen)))
+
+
+def _blank(each):
+    if each in "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029":
+        return "\n"
+    # the last ones are letters by the tables, and have no ink
+    return " " if (each.isspace() and each != "\n") or each in "\u2800\u3164\uffa0\u115f\u1160" else each
 
 
 def _same_word(word, words):

@@ -287,6 +287,39 @@ def test_a_right_answer_is_paid_however_it_is_spelt(name, how, code):
     assert checked(name, code) == f"{name}: answered, and well formed", how
 
 
+#: around names and values, as an editor, a web page or a phone may leave them: some are no blanks by the tables
+BLANKS = {
+    **{"tab": "\t", "vertical tab": "\v", "form feed": "\f", "old new line": "\r", "Windows'": "\r\n"},
+    **{"no break": "\u00a0", "thin": "\u2009", "narrow": "\u202f", "hair": "\u200a", "figure": "\u2007"},
+    **{"line": "\u2028", "paragraph": "\u2029", "next line": "\x85", "ogham": "\u1680", "wide": "\u3000"},
+    **{
+        "joiner": "\u2060",
+        "mark": "\ufeff",
+        "soft hyphen": "\u00ad",
+        "zero width": "\u200d",
+        "grapheme": "\u034f",
+    },
+    **{"right to left": "\u200f", "isolate": "\u2066", "braille": "\u2800", "hangul": "\u3164"},
+}
+WITH_BLANKS = {
+    "order": "{b}.join(RIGHT.split()) + {b}",
+    "consequence": "{b} + RIGHT + {b}",
+    "fix": "{{{b} + k + {b}: str(v) + {b} for k, v in RIGHT.items()}}",
+    "statements": "{{{b} + k + {b}: {b} + str(v) + {b} for k, v in RIGHT.items()}}",
+    "counts": "{{{b} + k + {b}: {b} + str(v) + {b} for k, v in RIGHT.items()}}",
+    "plan": "[{{k + {b}: str(v) + {b} for k, v in row.items()}} for row in RIGHT]",
+}
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_right_answer_is_paid_whatever_blanks_stand_around_it(blank):
+    for name, code in WITH_BLANKS.items():
+        spelt = code.format(b=repr(BLANKS[blank]))
+        verdict = judged(name, spelt)
+        assert verdict is not None and verdict.points == question(name).points, (name, verdict)
+        assert checked(name, spelt) == f"{name}: answered, and well formed"
+
+
 @pytest.mark.parametrize("name", TORCH)
 def test_tensors_are_numbers_and_truths(name):
     torch = pytest.importorskip("torch")
