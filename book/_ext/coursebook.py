@@ -1,7 +1,7 @@
 """What the book adds to Jupyter Book: light pages, badges, and checks that a page can be read by everybody.
 
-- A page loads what it uses: no thebe, no icon program (`icons.css` draws the few icons there are), no search
-  index outside the search page, formulas and widgets only where there are any, `course.js` only beside an
+- A page loads what it uses: no thebe, no icon program (`icons.css` draws the few icons there are), the theme's menus
+  when one is touched, no search index outside the search page, formulas and widgets only where there are any, `course.js` only beside an
   element of the course. Nothing comes from another host, and all of it works from `file://`.
 - The role {badge}`measured` (counted, simulated, published, drawing) says where a figure comes from.
 - A long cell of code starts folded, for who reads on a phone; what came out of it does not. A claim's long
@@ -54,6 +54,7 @@ OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that u
     "live.css": LIVE,
     "elements.css": FORMS,
 }
+FIRST = Path(__file__).with_name("first.js")  # a page's first script: storage and colours
 SPEAKS = ("aria-label", "aria-labelledby", "aria-hidden")
 
 
@@ -157,9 +158,23 @@ def drop_what_needs_a_kernel(app: Sphinx, doctree: Any) -> None:
             cell.parent.remove(cell)
 
 
-def without_icon_program(head: str) -> str:
-    """The head without fontawesome.js (1.5 MB): `icons.css` draws the dozen icons that the theme uses."""
-    return re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
+def light_head(head: str) -> str:
+    """The head as a phone needs it.
+
+    It has no fontawesome.js (1.5 MB), because `icons.css` draws the dozen icons that the theme uses, and no call for
+    bootstrap.js, which comes with the first touch of what it serves. The colours are settled at once.
+    """
+    head = re.sub(r"<script[^>]*scripts/fontawesome\.js[^>]*></script>", "", head)
+    head = re.sub(r"<link[^>]*scripts/bootstrap\.js[^>]*>", "", head)
+    theirs = r'(<script data-cfasync="false">)\s*document\.documentElement\.dataset\.mode.*?(</script>)'
+    return re.sub(theirs, lambda found: found[1] + FIRST.read_text("utf8") + found[2], head, flags=re.S)
+
+
+def later_bootstrap(end: str) -> str:
+    """The scripts at a page's end: bootstrap.js (menus and hints of the header) waits until `reader.js` fetches it."""
+    return re.sub(
+        r'<script defer src=("[^"]*scripts/bootstrap\.js)', r'<script type="text/plain" data-later=\1', end
+    )
 
 
 def spoken(html: str) -> str:
@@ -248,7 +263,8 @@ def drop_thebe(app: Sphinx, _config: Any) -> None:
 def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], doctree: Any) -> None:
     """Mend a page's body, warn of what cannot be read, and drop the scripts that it does not use."""
     context["mended"] = mended
-    context["without_icon_program"] = without_icon_program
+    context["light_head"] = light_head
+    context["later_bootstrap"] = later_bootstrap
     context["without_search_index"] = without_search_index
     body = context.get("body", "")
     if body:
@@ -312,6 +328,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", lighten_page, priority=999)
     app.connect("build-finished", calm_theme, priority=998)
     app.connect("build-finished", forget_warned, priority=999)
-    sources = (Path(__file__), Path(__file__).with_name("folds.py"))
+    sources = (Path(__file__), FIRST, Path(__file__).with_name("folds.py"))
     edition = zlib.crc32(b"".join(path.read_bytes() for path in sources))  # changed: read every page again
     return {"version": "1", "env_version": edition, "parallel_read_safe": True, "parallel_write_safe": True}

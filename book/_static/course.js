@@ -30,6 +30,8 @@
     try { localStorage.setItem(KEY + id, value); return true; } catch { return false; }
   };
 
+  const fleeting = () => localStorage.fleeting === true; // what a page has where the browser refuses storage: first.js
+
   // A guess may be a number too. `chunkprefill_course/forms/guess.py` says the same in a notebook.
   const NEAR = 1.05;
   const offBy = (guess, found) => {
@@ -100,7 +102,7 @@
     const told = (input) => {
       const note = input.parentElement.querySelector(".cp-why");
       note.textContent = keep(id, input.value)
-        ? "Kept in this browser. You will see it again, beside the measured answer."
+        ? `Kept ${fleeting() ? "until you leave this page" : "in this browser"}. You will see it again, beside the measured answer.`
         : "This browser keeps nothing, so remember it: the measured answer comes further down.";
       return note.textContent;
     };

@@ -18,6 +18,8 @@
   const WHY_NOT =
     "Python cannot run in this page here: it takes a browser with WebAssembly, and a page that comes from a server and " +
     "not from a folder. Everything else on the page works; the notebook runs the exercise too.";
+  // 12,000: a browser's own way of writing numbers takes a phone longer than all else that is done when a page opens.
+  const grouped = (value) => String(value).replace(/^-?\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ","));
   const make = (tag, attributes = {}, text = "") => {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -275,7 +277,7 @@
       const [least, most, whole] = range;
       const input = make("input", { type: "number", min: least, max: most, step: whole ? 1 : "any", inputmode: whole ? "numeric" : "decimal" });
       const field = make("label", { class: "cp-any-field" });
-      field.append(`${label}: any value from ${least.toLocaleString("en-US")} to ${most.toLocaleString("en-US")} `, input);
+      field.append(`${label}: any value from ${grouped(least)} to ${grouped(most)} `, input);
       input.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); run.click(); } });
       inputs.set(i, input);
       place.append(field);

@@ -80,7 +80,7 @@
       const { top, height } = article.getBoundingClientRect();
       const share = Math.min(1, Math.max(0, (innerHeight * 0.4 - top) / height));
       fill.style.transform = `scaleX(${share.toFixed(4)})`;
-      const here = heads.filter((head) => head.getBoundingClientRect().top < innerHeight * 0.4).pop();
+      const here = heads.filter((head) => head.parentElement.getBoundingClientRect().top < innerHeight * 0.4).pop();
       const words = here ? title(here) : "";
       if (name.textContent !== words) {
         name.textContent = words;
@@ -93,6 +93,25 @@
       again.append("You stopped at ", make("a", { href: `#${stopped.id}` }, stopped.title), ".");
       document.querySelector(".bd-article h1")?.after(again);
     }
+  };
+
+  // --- a page that is loaded again, or gone back to, opens where one was ---------------------------------------------
+  // A browser remembers a height, and the sections above are only guessed at until they have been drawn (course.css).
+  const sameplace = () => {
+    const key = `where:${location.pathname}`, parts = all(".bd-article > section > section");
+    const top = (part) => part.getBoundingClientRect().top;
+    addEventListener("pagehide", () => {
+      const here = parts.filter((part) => top(part) <= 0).pop();
+      try { sessionStorage.setItem(key, here ? JSON.stringify([here.id, top(here)]) : ""); } catch { /* not kept */ }
+    });
+    if (!["reload", "back_forward"].includes(performance.getEntriesByType("navigation")[0]?.type)) return;
+    try {
+      const [id, was] = JSON.parse(sessionStorage.getItem(key));
+      const here = parts.find((part) => part.id === id);
+      history.scrollRestoration = "manual";
+      here.style.contentVisibility = "visible"; // its true height
+      scrollBy(0, top(here) - was);
+    } catch { /* then where the browser says */ }
   };
 
   // --- previews of glossary words and sources, on hover and on focus ----------------------------------------------
@@ -171,7 +190,34 @@
     foot.append(line);
   };
 
-  const start = () => [drawers, printing, tabStops, progress, previews, explorers, answers].forEach((part) => part());
+  // --- the header's menus: their script comes when a finger, a pointer or the keyboard first comes to one ------------
+  const menus = () => {
+    const top = document.getElementById("pst-back-to-top"); // the script would show it too, to who scrolls up
+    let before = 0;
+    if (top) {
+      top.addEventListener("click", () => scrollTo(0, 0));
+      addEventListener("scroll", () => { top.style.display = scrollY < before && scrollY > 60 ? "block" : "none"; before = scrollY; }, { passive: true });
+    }
+    const address = document.querySelector("script[data-later]")?.dataset.later;
+    if (!address) return;
+    let coming;
+    const fetched = () => (coming ??= new Promise((go) => {
+      const script = make("script", { src: address });
+      script.onload = script.onerror = go;
+      document.head.append(script);
+    }));
+    const served = (target) => target.closest?.("[data-bs-toggle]");
+    for (const type of ["pointerover", "focusin"]) addEventListener(type, ({ target }) => { if (served(target)) fetched(); });
+    addEventListener("click", async (event) => {
+      const menu = served(event.target);
+      if (menu?.dataset.bsToggle !== "dropdown" || window.bootstrap) return;
+      event.preventDefault();
+      await fetched();
+      if (window.bootstrap) menu.click();
+    }, true);
+  };
+
+  const start = () => [menus, drawers, printing, tabStops, sameplace, progress, previews, explorers, answers].forEach((part) => part());
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

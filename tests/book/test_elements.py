@@ -203,11 +203,20 @@ def test_a_browser_that_keeps_nothing_says_so(elements_dir, browser):
     context = browser.new_context()
     page = context.new_page()
     page.add_init_script(
-        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('blocked'); }})"
+        """for (const name of ['localStorage', 'sessionStorage'])
+        Object.defineProperty(window, name, {configurable: true, get() { throw new Error('blocked'); }})"""
     )
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto((elements_dir / "forms.html").as_uri())
     page.check(f"#cp-{GUESS.id}-close")
-    assert "keeps nothing" in page.locator(f"#cp-{GUESS.id} .cp-why:visible").inner_text()
+    assert "until you leave this page" in page.locator(f"#cp-{GUESS.id} .cp-why:visible").inner_text()
+    assert page.locator(".cp-recall .cp-mine").first.text_content().startswith("You predicted")
+    themes = {page.locator("html").get_attribute("data-theme")}
+    for _ in range(3):
+        page.evaluate("document.querySelector('.theme-switch-button').click()")
+        themes.add(page.locator("html").get_attribute("data-theme"))
+    assert themes == {"light", "dark"} and not problems
     context.close()
 
 

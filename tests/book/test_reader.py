@@ -86,7 +86,7 @@ def test_the_phones_contents_close_after_a_tap(chapter):
 
 def test_a_choice_is_kept_and_cleared(chapter):
     page = chapter()
-    page.locator(".cp-choice input[type=radio]").first.check(force=True)
+    page.locator(".cp-choice label").first.click()
     page.reload()
     page.wait_for_function("() => document.querySelector('.cp-choice input:checked')")
     page.locator(".cp-clear").click()
@@ -114,9 +114,9 @@ def test_a_number_says_how_far_off_it_was(chapter, guess):
     asked.locator(".cp-number input").fill(guess)
     asked.locator(".cp-number input").press("Tab")
     words = f"{guess} {unit}, {off_by(float(guess), found)}."
-    assert words in told.locator(".cp-mine").inner_text()
+    assert words in told.locator(".cp-mine").text_content()
     page.reload()
-    assert words in told.locator(".cp-mine").inner_text() and not page.problems
+    assert words in told.locator(".cp-mine").text_content() and not page.problems
 
 
 def test_an_unanswered_prediction_is_asked_again_with_its_number(chapter):
@@ -256,3 +256,61 @@ def test_what_another_page_of_the_origin_left_behind_breaks_nothing(chapter):
     page.evaluate("([place]) => localStorage.setItem(`chunkprefill:place:${place}`, '{\"id\": 7')", [place])
     page.reload()
     assert page.locator(".cp-clear").count() == 1 and not page.problems
+
+
+# --- a phone's time ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_colours_are_settled_before_the_theme_runs(new_page, site_url, scheme):
+    """Settled afterwards, each element of a page is styled twice, and a dark page flashes."""
+    page = new_page(390, scheme)
+    page.route("**/pydata-sphinx-theme.js*", lambda route: route.abort())
+    page.goto(f"{site_url}/{CHAPTER}.html")
+    assert page.locator("html").get_attribute("data-theme") == scheme
+
+
+def test_a_section_far_below_is_left_until_a_reader_comes_near(chapter):
+    page = chapter(390)
+    drawn = "(n) => n.checkVisibility({contentVisibilityAuto: true})"
+    last = page.locator(".bd-article > section > section").last.locator("p").first
+    assert not last.evaluate(drawn)
+    last.scroll_into_view_if_needed()
+    page.wait_for_function(drawn, arg=last.element_handle())
+
+
+def test_a_page_loaded_again_opens_where_the_reader_was(chapter):
+    """The browser restores a height alone, which names another place while the sections above are guessed at."""
+    page = chapter(390)
+    heading = page.locator(".bd-article > section > section > h2").nth(5)
+    for _ in range(
+        2
+    ):  # the sections on the way take their true heights, and the reader stands inside a section
+        for title in page.locator(".bd-article > section > section > h2").all()[:6]:
+            title.evaluate("(n) => n.scrollIntoView()")
+            page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
+    page.evaluate("scrollBy(0, 150)")
+    was = heading.evaluate("(n) => n.getBoundingClientRect().top")
+    page.reload()
+    place = "([n, was]) => Math.abs(n.getBoundingClientRect().top - was) < 5"
+    page.wait_for_function(place, arg=[heading.element_handle(), was])
+    assert not page.problems
+
+
+def test_the_header_s_menus_come_with_the_first_touch(chapter):
+    page = chapter(1440)
+    assert not any("bootstrap.js" in address for address in page.requested)
+    page.locator(".dropdown-source-buttons button, .dropdown-download-buttons button").first.click()
+    page.wait_for_selector(".dropdown-menu.show a")
+    assert sum("bootstrap.js" in address for address in page.requested) == 1 and not page.problems
+
+
+def test_the_way_back_to_the_top_is_offered_to_who_scrolls_up(chapter):
+    page = chapter(390)
+    button = page.locator("#pst-back-to-top")
+    page.evaluate("scrollTo(0, 3000)")
+    page.wait_for_timeout(100)
+    assert not button.is_visible()
+    page.evaluate("scrollBy(0, -200)")
+    button.click()
+    page.wait_for_function("() => scrollY === 0")
