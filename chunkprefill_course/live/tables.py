@@ -81,9 +81,11 @@ UNITS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "milliseconds": 1e-3,
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
-_GROUPED = re.compile(r"\d{1,3}(?:[,'’   _]\d{3})+")
+_GROUPED = re.compile(r"\d{1,3}(?:[,'’ \u00a0\u2009\u202f_]\d{3})+")
 _COMMA = re.compile(r"[+-]?\d+,\d+")  # a decimal comma, or one that groups thousands
 _TWO_WAYS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+# a cell that says its unit: 300 ms
+_SAID = re.compile(r"([+-]?[\d.,]+(?:e[+-]?\d+)?)\s*([a-zµ]+)", re.IGNORECASE)
 _UNIT = re.compile(r"^(.*?)[\s_]*(?:[(\[]\s*(\w+)\s*[)\]]|(?<=[\s_])(\w+))\s*$")
 
 
@@ -174,7 +176,9 @@ def _table_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         raise LabError(f"row {lines[begin][0]}: this is no table that can be read: {error}") from None
     (number, first), *rest = records
     header = _header(number, first)
-    rows = [(i, _cells(i, header, record, first)) for i, record in rest]
+    # empty rows are left out, as empty lines are
+    filled = [(i, record) for i, record in rest if any(cell.strip() for cell in record)]
+    rows = [(i, _cells(i, header, record, first)) for i, record in filled]
     arrivals = [str(row.get("arrival", "")) for _, row in rows]
     if any(_COMMA.fullmatch(text) and not _TWO_WAYS.fullmatch(text) for text in arrivals):
         rows = [(i, {**row, "decimal comma": True}) for i, row in rows]
@@ -184,10 +188,9 @@ def _table_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
 def _cells_apart(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], str]:
     """The lines, and what stands between their cells."""
     head = lines[0][1]
-    if head.lstrip().startswith("|"):  # a table of Markdown
+    delimiter = "|" if head.lstrip().startswith("|") else max("\t;,|", key=head.count)
+    if delimiter == "|":  # a table of Markdown, with or without signs at its edges
         lines = [(i, line.strip().strip("|")) for i, line in lines if not re.fullmatch(r"[\s|:-]+", line)]
-        return lines, "|"
-    delimiter = max("\t;,", key=head.count)
     if delimiter not in head:  # by blanks, if these are names
         return [(i, ",".join(line.split())) for i, line in lines], ","
     return lines, delimiter
@@ -316,6 +319,8 @@ def _count(number: int, value: Any, words: str) -> int:
     if isinstance(value, list):  # a prompt's tokens, a server's token times
         value = len(value)
     text = str(value).strip()
+    if isinstance(value, str):
+        text = re.sub(r"\s*tok(?:en)?s?$", "", text, flags=re.IGNORECASE)  # as the column says anyway
     if isinstance(value, str) and re.fullmatch(r"\d{1,3}(?:\.\d{3})+", text):
         bare = text.replace(".", "")
         raise LabError(
@@ -341,14 +346,18 @@ def _seconds(number: int, row: Mapping[str, Any]) -> float:
     value = row.get("arrival")
     if value is None:
         raise LabError(f"row {number}: no arrival; seconds, or a date with a time")
-    text = str(value).strip()
+    text, unit = str(value).strip(), row.get("unit", 1.0)
+    if (said := _SAID.fullmatch(text)) and said[2].lower() in UNITS:
+        if unit not in (1.0, UNITS[said[2].lower()]):
+            raise LabError(f"row {number}: arrival {short(text)!r} says another unit than its column")
+        text, unit = said[1], UNITS[said[2].lower()]
     if _COMMA.fullmatch(text):
         if _TWO_WAYS.fullmatch(text) and not row.get("decimal comma"):
             two = f"{text.replace(',', '.')} or {text.replace(',', '')}"
             raise LabError(f"row {number}: arrival {short(text)} can be read in two ways; write {short(two)}")
         text = text.replace(",", ".")
     try:
-        seconds = float(text) * row.get("unit", 1.0) if not isinstance(value, bool) else _date(text)
+        seconds = float(text) * unit if not isinstance(value, bool) else _date(text)
     except ValueError:
         try:
             seconds = _date(text)
@@ -369,7 +378,8 @@ def _refuse_two_clocks(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
     for number, row in rows:
         text = str(row["arrival"]).strip()
         found = _DATE.fullmatch(text)
-        form = ("a date with a zone" if found[4] else "a date without a zone") if found else "a number"
+        number_form = "a number with its unit" if _SAID.fullmatch(text) else "a number"
+        form = ("a date with a zone" if found[4] else "a date without a zone") if found else number_form
         told = told or form
         if form != told:
             raise LabError(f"row {number}: arrival {short(text)!r} is {form}, and the first one is {told}")

@@ -445,6 +445,10 @@ SAME = {
     "dates in a zone": "name,time,isl,osl\na,2024-05-10T01:00:00.5+01:00,1000,5\nb,2024-05-10 00:00:02.25Z,20,6",
     "JSON lines": '\ufeff{"name": "a", "arrival": 1.5, "prompt": 1000, "output": 5}\n\n{"name": "b", "arrival": "3.25", "prompt": 20, "output": 6}',
     "empty cells at the end": TABLE.replace("1000,5", "1000,5,,"),
+    "empty rows of a spreadsheet": TABLE.replace(",", ";").replace("\n", "\n;;;\n") + "\n; ;;;\n",
+    "Markdown without edges": "name | arrival | prompt | output\n---|--:|---|---\na | 1.5 | 1000 | 5\nb | 3.25 | 20 | 6",
+    "units in cells": TABLE.replace("1.5,1000,5", "1500 ms,1000 tokens,5 tok").replace("3.25", "3.25 s"),
+    "thousands apart by blanks that do not break": TABLE.replace("1000", "1\u202f000"),
 }
 
 
@@ -468,6 +472,12 @@ TWO_WAYS = {
     HEAD + 'a,0,1,2\n\n# said\n"b,1,2,3': "row 5: this is no table that can be read: unexpected end",
     HEAD + "\n# said\na,0,x,2": "row 4: prompt tokens 'x' is no whole number",
     HEAD + "a,0,1.5,2": "row 2: prompt tokens '1.5' is no whole number",
+    HEAD + "a,0,1k,2": "row 2: prompt tokens '1k' is no whole number",
+    HEAD + "a,0,8.000 tokens,2": "row 2: prompt tokens 8.000 can be read in two ways",
+    HEAD
+    + "a,300 ms,1,2\nb,500,1,2": "row 3: arrival '500' is a number, and the first one is a number with its unit",
+    HEAD + "a,5 m,1,2": "row 2: arrival '5 m' is neither seconds nor a date",
+    "name,arrival_ms,prompt,output\na,5 s,1,2": "row 2: arrival '5 s' says another unit than its column",
     "timestamp,prompt,output\n1700000000000,1,2": "milliseconds stand under arrival_ms",
     "arrival,prompt,output\n2024-05-10 00:00:00Z,1,2\n2024-05-10 00:00:01,1,2": "a date without a zone, and the first",
     "arrival,prompt,output\n2024-05-10 00:00:00,1,2\n1,1,2": "row 3: arrival '1' is a number, and the first one is a date",
