@@ -41,6 +41,11 @@ def _load(module: str) -> None:
         importlib.import_module(module)
 
 
+def _wording(trouble: str) -> str:
+    """A refusal without what it quotes and counts: those differ where the mistake is the same."""
+    return re.sub(r"`[^`]*`|\d[\d.,]*", "", trouble)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
     """A function to write. Everything about it stands in one file; `check` does the rest.
@@ -144,24 +149,22 @@ class Exercise:
         """The first rule that an outcome breaks, or ""."""
         if outcome.trouble:
             return outcome.trouble.rstrip(".")
-        try:
-            broken = self.judge(case, outcome.value)
-        except ODD:  # not the kind of answer judged here
-            broken = (
-                f"it returned {self.in_words(outcome.value)}; {self._told(case, self.want(case))} is right"
-            )
-        if broken and outcome.value is None:
+        if outcome.value is None:  # in no exercise is it an answer, not even where False is right
             return "it returned nothing: is there a path through it without a `return`?"
-        return broken
+        try:
+            return self.judge(case, outcome.value)
+        except ODD:  # not the kind of answer judged here
+            return f"it returned {self.in_words(outcome.value)}; {self._told(case, self.want(case))} is right"
 
     def in_words(self, value: Plain) -> str:
         """A value in a few words."""
         return told(value["returned"] if isinstance(value, dict) and "returned" in value else value)
 
     def alike(self, case: Case, one: Outcome, other: Outcome) -> bool:
-        """Same value, or the same kind of failure."""
+        """Same value, or the same kind of failure; an answer that is refused, with the same words."""
         if one.kind or other.kind:
-            return one.kind == other.kind
+            refused = one.kind == "Unusable" and _wording(one.trouble) != _wording(other.trouble)
+            return one.kind == other.kind and not refused
         try:
             return bool(self.compared(one.value) == self.compared(other.value))
         except ODD:

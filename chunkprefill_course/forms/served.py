@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby, pairwise
 from typing import Any
 
 from chunkprefill.plots.style import Canvas
-from chunkprefill.scheduling.core import Plan, Request, ScheduleError
+from chunkprefill.scheduling.core import Batch, Plan, Request, ScheduleError
 from chunkprefill.scheduling.state import State
 from chunkprefill.simulation.simulate import simulate
 from chunkprefill_course.forms.answers import Plain, Unusable, figure, is_mapping, items, number, told
@@ -19,6 +20,8 @@ from chunkprefill_course.forms.lines import place_of
 from chunkprefill_course.forms.notation import grid
 from chunkprefill_course.forms.running import Case, Program
 
+MOST_SAID = 8  # requests in a sentence
+MOST_DRAWN = 24  # requests in a picture
 PREAMBLE = "from dataclasses import dataclass\n\nimport chunkprefill as cp\n\n\n"
 
 
@@ -66,8 +69,8 @@ class Before:
 
 
 def is_crowded(was: Before, got: Mapping[int, int], _budget: int) -> bool:
-    """Whether sixteen prompts share an iteration, so that a limit of a program's own shows."""
-    return len(was.prompts(got)) > 15
+    """Whether more than 128 prompts share an iteration, so that a program's own limit shows."""
+    return len(was.prompts(got)) > 128
 
 
 def is_crowded_beside_decodes(was: Before, got: Mapping[int, int], _budget: int) -> bool:
@@ -160,7 +163,9 @@ def judge_steps(case: Case, steps: Plain, right: list[list[list[Any]]], rule: Ru
 
 def said(tokens: dict[int, int]) -> str:
     """`request 1: 4 tokens, request 2: 1 token`."""
-    return ", ".join(f"request {rid}: {counted(n, 'token')}" for rid, n in tokens.items()) or "nothing"
+    lines = [f"request {rid}: {counted(n, 'token')}" for rid, n in tokens.items()]
+    more = [f"and {counted(len(lines) - MOST_SAID, 'more request')}"] if len(lines) > MOST_SAID else []
+    return ", ".join(lines[:MOST_SAID] + more) or "nothing"
 
 
 def show(case: Case) -> str:
@@ -198,26 +203,47 @@ def arrivals(value: Any, most: int) -> list[Request]:
         raise Unusable(f"it returned {counted(len(rows), 'request')}, and at most {most} are allowed")
     made = []
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 3:
+        if not isinstance(row, list) or len(row) != 3 or None in row:
             raise Unusable(f"request number {i} is {told(row)}; expected (arrival, n_prompt, n_output)")
         try:
-            arrival, n_prompt, n_output = (number(each) or 0 for each in row)
+            arrival, n_prompt, n_output = (number(each) or 0 for each in row)  # no None is left
             made.append(Request(f"number {i}", arrival, _whole(n_prompt), _whole(n_output)))
         except (TypeError, ValueError, OverflowError) as error:
             raise Unusable(f"request number {i} is {told(row)}: {error}") from None
     return made
 
 
+class _AllOut(Exception):
+    """Each request has its first token."""
+
+
+class _Waits:
+    """A policy that notes when first tokens come out, and ends the run with the last of them."""
+
+    def __init__(self, policy: Any, came: dict[Any, float]) -> None:
+        self.policy, self.came, self.now = policy, came, 0.0
+        self.first: dict[Any, float] = {}
+
+    def schedule(self, state: State) -> Plan:
+        self.now = state.now
+        return self.policy.schedule(state)
+
+    def second(self, batch: Batch) -> float:
+        """The price of a step."""
+        for rid, emits in zip(batch.rid, batch.emits):
+            if emits:
+                self.first.setdefault(rid, self.now + 1.0 - self.came[rid])
+        if len(self.first) == len(self.came):
+            raise _AllOut
+        return 1.0
+
+
 def first_tokens(requests: list[Request], policy: Any) -> dict[Any, float]:
     """Seconds from arrival to the first token of each, at a second an iteration."""
-    trace = simulate(requests, policy, cost=lambda batch: 1.0)
-    came = {request.rid: request.arrival for request in requests}
-    first: dict[Any, float] = {}
-    for step in trace.steps:
-        for rid, emits in zip(step.batch.rid, step.batch.emits):
-            if emits:
-                first.setdefault(rid, step.end - came[rid])
-    return first
+    waits = _Waits(policy, {request.rid: request.arrival for request in requests})
+    with suppress(_AllOut):
+        simulate(requests, waits, cost=waits.second)
+    return waits.first
 
 
 def lives_picture(requests: list[Request], waits: dict[Any, float], *, marked: Any, title: str) -> str:
@@ -240,7 +266,9 @@ def lives_picture(requests: list[Request], waits: dict[Any, float], *, marked: A
 
 
 def picture(case: Case, steps: Plain) -> str:
-    """P and D, iteration by iteration; the numbers are tokens."""
+    """P and D, iteration by iteration; the numbers are tokens. Nothing where the rows would fill a page."""
+    if len(case["requests"]) > MOST_DRAWN:
+        return ""
     prompts = {rid: n for rid, (_, n, _) in zip(rids(case), case["requests"])}
     return grid(
         steps,
@@ -337,6 +365,7 @@ HANDED_OVER: tuple[Case, ...] = (
     {"budget": 1, "requests": [(0, 3, 2), (1, 1, 4)], "given": [{1: 2}, {2: 1}]},
     {"budget": 2, "requests": [(0, 6, 2), (1, 1, 3), (1, 1, 4)], "given": [{1: 5}, {2: 1, 3: 1}]},
     {"budget": 3, "requests": [(0, 5, 3), (0, 7, 2), (1, 2, 3)], "given": [{1: 4, 2: 3}, {3: 2}]},
+    {"budget": 3, "requests": [(0, 9, 2), (0, 9, 2), (1, 2, 2)], "given": [{1: 2, 2: 5}]},
 )
 
 
@@ -347,9 +376,14 @@ OUT_OF_ORDER: tuple[Case, ...] = (
     {"budget": 3, "requests": [(0, 5, 2), (1, 4, 2), (1, 4, 1)], "rids": (3, 1, 2)},
 )
 
-#: Many in one iteration, prompts and decodes: a policy that has a limit of its own is caught here.
+#: A half-done prompt with hardly less left than a newcomer has: what it has cached must not count.
+HALF_DONE: Case = {"budget": 2, "requests": [(0, 12, 1), (3, 7, 1)]}
+
+#: Many in one iteration, or much: a policy that has a limit or a grain of its own is caught here.
 CROWDS: tuple[Case, ...] = (
+    {"budget": 200, "requests": [*[(0, 1, 2)] * 179, (0, 30, 2), (0, 20, 2), (0, 5, 2)]},
     {"budget": 40, "requests": [(0, 2, 2)] * 18},
+    {"budget": 2048, "requests": [(0, 100, 9), (0, 9000, 2), (1, 4099, 2), (1, 4098, 2)]},
     {"budget": 24, "requests": [*[(0, 1, 4)] * 12, *[(1, 1, 2)] * 10]},
 )
 
@@ -362,6 +396,7 @@ def cases(rng: random.Random, *, tight: bool = False) -> Iterator[Case]:
     yield from _small(tight)
     yield from () if tight else HANDED_OVER
     yield from OUT_OF_ORDER
+    yield HALF_DONE
     yield from CROWDS
     for _ in range(30):
         n_requests, lines, now = rng.randint(3, 7), [], 0

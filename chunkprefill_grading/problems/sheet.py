@@ -91,6 +91,11 @@ def tally(parts: Sequence[tuple[float, bool, str]], names: Sequence[str] = ()) -
     return Verdict(points, said, tuple(name for name, (_, right, _) in zip(names, parts) if not right))
 
 
+ROUNDING = (
+    1e-14  # relative: what sums and quotients of floats lose on a count; one more or less is far outside
+)
+
+
 def numbers_right(
     answer: Any,
     right: dict[str, float],
@@ -106,7 +111,7 @@ def numbers_right(
     given = forms.read(answer, {"kind": "numbers", "names": list(right)})
     if given.value is None:
         return refused(given)
-    parts = []
+    parts, within = [], max(tolerance, ROUNDING)
     for name, wanted in right.items():
         got = given.value.get(name)
         if got is None:
@@ -114,7 +119,7 @@ def numbers_right(
         else:
             why = f"`{name}` is wrong. {(hints or {}).get(name, '')}".strip()
         worth = points[name] if isinstance(points, dict) else points
-        parts.append((worth, got is not None and abs(got - wanted) <= tolerance * abs(wanted), why))
+        parts.append((worth, got is not None and abs(got - wanted) <= within * abs(wanted), why))
     return tally(parts, list(right))
 
 

@@ -130,6 +130,7 @@ NUMBERS = {
     "beside what cannot be read": "{**RIGHT, 'note': {1, 2}, 'code': print, 'raw': b'x', object(): object()}",
     "beside what is long": "{**RIGHT, **{f'n{i}': np.arange(9_000) for i in range(9)}, 'text': 'x' * 10**6}",
     "beside what has no end": "{**RIGHT, 'note': itertools.count()}",
+    "floats that were rounded": "{k: v * (1 + 4e-15) for k, v in RIGHT.items()}",
     "integers from a sum": "{k: sum([v - 1, 1]) for k, v in RIGHT.items()}",
 }
 TRUTHS = {

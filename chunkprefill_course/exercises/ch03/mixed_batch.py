@@ -90,6 +90,8 @@ def judge(case: Case, value: Plain) -> str:
         token = f"token {i} of the batch, of request {names[i]},"
         if not isinstance(got, list) or len(got) != 3 or not isinstance(got[2], list):
             return f"row {i} is {told(got)}; expected (position, slot, seen), `seen` a list"
+        if odd := [each for each in (*got[:2], *got[2]) if isinstance(each, bool)]:
+            return f"row {i} holds {odd[0]}, and positions and slots are whole numbers"
         if got[0] != wanted[0]:
             return (
                 f"{token} gets position {told(got[0])}; in its own request it stands at position {wanted[0]}"

@@ -30,10 +30,15 @@ def _rows(rows: str) -> Variant:
     return Variant(solution, ("(second, budget, 1) for second in range(seconds)", rows))
 
 
+MOST = 10_000  # requests that are read
+
+
 def cases(rng: random.Random) -> Iterator[Case]:
-    """Documents somewhat longer than a budget, and much longer; from a second to a minute."""
+    """Documents somewhat longer than a budget, and much longer; from a second to two minutes."""
     for budget, n_prompt in ((1, 2), (2, 3), (4, 5), (4, 9), (8, 100), (3, 7)):
         yield from ({"budget": budget, "n_prompt": n_prompt, "seconds": s} for s in (1, 2, 5))
+    yield {"budget": 2, "n_prompt": 3, "seconds": 120}
+    yield {"budget": 64, "n_prompt": 65, "seconds": 3}
     for _ in range(8):
         budget = rng.randint(2, 16)
         yield {"budget": budget, "n_prompt": budget + rng.randint(1, 80), "seconds": rng.randint(2, 40)}
@@ -44,7 +49,7 @@ def run(program: Program, case: Case) -> Any:
     value = program(case["budget"], case["n_prompt"], case["seconds"])
     if value is None or value is ...:
         return None
-    others = served.arrivals(value, most=50 * (case["seconds"] + 2))
+    others = served.arrivals(value, most=MOST)
     return _served(case, others)
 
 
@@ -69,7 +74,10 @@ def _served(case: Case, others: list[cp.Request]) -> dict[str, Any]:
                 f"runs {budget} in an iteration: that is overload, and starves the document under any order"
             )
     document = cp.Request("document", 0.0, n_prompt, 1)
-    every = sorted([document, *others], key=lambda request: request.arrival)
+    in_time = [
+        request for request in others if request.arrival <= case["seconds"]
+    ]  # later ones change nothing
+    every = sorted([document, *in_time], key=lambda request: request.arrival)
     waits = served.first_tokens(every, cp.ChunkedPrefill(budget, order="shortest"))
     return {"wait": waits["document"], "rows": [[r.rid, r.arrival, r.n_prompt, waits[r.rid]] for r in every]}
 
@@ -109,6 +117,8 @@ starve = Exercise(
     cases=cases,
     conditions={
         "a long time": lambda case: case["seconds"] > 4,
+        "more than a minute": lambda case: case["seconds"] > 60,
+        "a large budget": lambda case: case["budget"] > 32,
         "a document hardly longer than a budget": lambda case: case["n_prompt"] == case["budget"] + 1,
         "a document of many budgets": lambda case: case["n_prompt"] > 4 * case["budget"],
         "a budget of one": lambda case: case["budget"] == 1,
@@ -190,6 +200,8 @@ def _rank(rank: str) -> Variant:
     return Variant(Solution, (RANK, f"return {rank}"))
 
 
+BETWEEN = [(0, 11, 1), (0.5, 5, 1), (0.75, 9, 1), (1.25, 6, 1), (1.25, 7, 1), (1.75, 11, 1)]
+PATIENT = [(0, 200, 1), *[(second, 120, 1) for second in (0, 30, 60, 90)]]
 STREAM = [(0, 9, 2), *[(k, 4, 1) for k in range(10)]]
 
 
@@ -202,6 +214,8 @@ def aging_cases(rng: random.Random) -> Iterator[Case]:
     yield {"budget": 1, "rate": 4, "requests": [(0, 6, 1), (1, 8, 1), (2, 2, 1)]}
     yield {"budget": 4, "rate": 0.5, "requests": [(0, 6, 2), *STREAM[1:]]}
     yield {"budget": 4, "rate": 1.5, "requests": STREAM}
+    yield {"budget": 4, "rate": 3.5, "requests": BETWEEN}
+    yield {"budget": 4, "rate": 1, "requests": PATIENT}
     for case in served.cases(rng):
         yield {**case, "rate": rng.choice((0, 0.5, 1, 2, 4))}
 
@@ -278,9 +292,13 @@ write_aging = Exercise(
         "no rate": lambda case: case["rate"] == 0 and len(case["requests"]) > 2,
         "a rate below one": lambda case: 0 < case["rate"] < 1 and _aged(case),
         "a rate between two whole numbers": lambda case: case["rate"] == 1.5 and _aged(case),
+        "arrivals between two iterations": lambda case: (
+            any(arrival % 1 for arrival, _, _ in case["requests"]) and _aged(case)
+        ),
+        "a wait of more than a minute decides": lambda case: _aged(case) and case["requests"][-1][0] > 60,
         "a high rate": lambda case: case["rate"] > 2 and _aged(case),
         "two ranks below zero, the later prompt first": _both_below_zero,
-        "sixteen prompts in one iteration": served.somewhen(Solution, served.is_crowded),
+        "more than 128 prompts in one iteration": served.somewhen(Solution, served.is_crowded),
         "a shorter newcomer still passes": served.somewhen(
             Solution,
             lambda was, got, _: any(

@@ -88,9 +88,12 @@ write_chunked_prefill = Exercise(
     example=({"budget": 4, "requests": [(0, 10, 3)]},),
     cases=served.cases,
     conditions={
+        "a chunk of more than a thousand tokens beside decodes": _when(
+            lambda was, got, _: was.ready and max(was.prompts(got).values(), default=0) > 1000
+        ),
         "decodes beside a chunk": _when(lambda was, got, budget: was.ready and len(got) > len(was.ready)),
         "a tail and a head in one iteration": _when(lambda was, got, _: len(was.prompts(got)) > 1),
-        "sixteen prompts in one iteration": _when(served.is_crowded),
+        "more than 128 prompts in one iteration": _when(served.is_crowded),
         "ten decodes, and ten prompts join": _when(served.is_crowded_beside_decodes),
         "a later number came first, and too little for both": _when(served.is_passed_over),
         "decodes take the whole budget": _when(

@@ -136,7 +136,7 @@ write_prefill_first = Exercise(
                 was.prompts(got) and 0 < _next(was, got) == budget - sum(got.values()) + 1
             )
         ),
-        "sixteen prompts in one iteration": _when(served.is_crowded),
+        "more than 128 prompts in one iteration": _when(served.is_crowded),
         "ten prompts beside running sequences": _when(served.is_crowded_beside_decodes),
         "a later number came first, and too little for both": _when(served.is_passed_over),
         "more decodes than max_tokens": _when(

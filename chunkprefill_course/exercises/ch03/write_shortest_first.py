@@ -115,6 +115,16 @@ write_shortest_first = Exercise(
             for rid in was.pending
             if rid not in was.half
         ),
+        "a half-done prompt has one token less left than a newcomer": _when(
+            lambda was, got, _: any(
+                was.pending[rid] == was.pending[half] + 1
+                and rid not in was.half
+                and got.get(half)
+                and got.get(rid, 0) < was.pending[rid]
+                for half in was.half
+                for rid in was.pending
+            )
+        ),
         "decodes take the whole budget, one token is left of a prompt": _when(
             lambda was, _, budget: len(was.ready) == budget and 1 in was.pending.values()
         ),
@@ -127,7 +137,7 @@ write_shortest_first = Exercise(
                 )
             )
         ),
-        "sixteen prompts in one iteration": _when(served.is_crowded),
+        "more than 128 prompts in one iteration": _when(served.is_crowded),
         "ten decodes, and ten prompts join": _when(served.is_crowded_beside_decodes),
         "two prompts in one iteration": _when(lambda was, got, _: sum(rid in was.pending for rid in got) > 1),
         "decodes beside a chunk": _when(lambda was, got, _: was.ready and len(got) > len(was.ready)),

@@ -31,6 +31,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield from (
         {"budget": budget, "patience": patience} for budget in (1, 2, 4, 8) for patience in (1, 2, 3, 7)
     )
+    yield from ({"budget": 2, "patience": 100}, {"budget": 64, "patience": 3})
     for _ in range(10):
         yield {"budget": rng.randint(3, 64), "patience": rng.randint(1, 20)}
 
@@ -105,8 +106,8 @@ refute_claim = Exercise(
     conditions={
         "a budget of one": lambda case: case["budget"] == 1,
         "patience of one": lambda case: case["patience"] == 1,
-        "much patience": lambda case: case["patience"] > 6,
-        "a large budget": lambda case: case["budget"] > 7,
+        "more patience than a queue of 20 prompts takes": lambda case: case["patience"] > 60,
+        "a budget that 20 decodes do not fill": lambda case: case["budget"] > 32,
         "a large budget and patience": lambda case: case["budget"] > 3 and case["patience"] > 2,
     },
     run=run,
@@ -153,8 +154,13 @@ refute_claim = Exercise(
         ),
         Wrong(
             _rows("[(0, budget, 1000), (0, 1, 1)]"),
-            "A request that decodes takes one token of each iteration. It never holds up a prompt for "
-            "long; a long prompt does.",
+            "A request that decodes takes one token of each iteration and leaves the others. A long prompt "
+            "leaves none.",
+        ),
+        Wrong(
+            _rows("[(0, budget, 1)] * (patience + 1)"),
+            "A queue of prompts that fill an iteration each works while 20 of them are enough. One long "
+            "document takes as many iterations as you like.",
         ),
     ),
     hints=(

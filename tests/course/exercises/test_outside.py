@@ -181,15 +181,55 @@ WRONG = [
             "write_prefill_first": (
                 "in sorted(state.waiting, key=lambda seq: seq.rid):",
                 "in state.waiting[:8]:",
+                "in state.waiting[:128]:",
             ),
             "write_chunked_prefill": (
                 "in sorted((*state.running, *state.waiting), key=lambda seq: seq.rid):",
                 "in (*state.running, *state.waiting[: max(0, 16 - len(state.running))]):",
+                "in (*state.running, *state.waiting[: max(0, 128 - len(state.running))]):",
             ),
-            "write_shortest_first": ("seq.pending)[:4]:", "seq.pending)[:16]:"),
-            "write_aging": ("key=rank)[:4]:", "key=rank)[:16]:"),
+            "write_shortest_first": ("seq.pending)[:4]:", "seq.pending)[:128]:"),
+            "write_aging": ("key=rank)[:4]:", "key=rank)[:128]:"),
         }[name]
     ),
+    ("write_prefill_first", changed("write_prefill_first", ("in state.running}", "in state.running[:128]}"))),
+    ("write_chunked_prefill", changed("write_chunked_prefill", ("pending, left)", "pending, left, 512)"))),
+    (
+        "write_chunked_prefill",
+        changed("write_chunked_prefill", ("pending, left)", "pending, left // 16 * 16 or left)")),
+    ),
+    (
+        "write_chunked_prefill",
+        changed(
+            "write_chunked_prefill",
+            (f"in {PROMPTS}:", f"in sorted({PROMPTS}, key=lambda seq: -seq.cached):"),
+        ),
+    ),
+    (
+        "write_shortest_first",
+        changed(
+            "write_shortest_first",
+            ("key=lambda seq: seq.pending", "key=lambda seq: seq.pending + seq.cached // 2"),
+        ),
+    ),
+    (
+        "write_shortest_first",
+        changed(
+            "write_shortest_first",
+            (
+                f"sorted({PROMPTS}, key=lambda seq: seq.pending)",
+                f"[*sorted([*{PROMPTS}][:128], key=lambda seq: seq.pending), *[*{PROMPTS}][128:]]",
+            ),
+        ),
+    ),
+    ("write_aging", by_rank("seq.pending - self.rate * int(state.now - seq.arrival)")),
+    ("write_aging", by_rank("seq.pending - self.rate * round(state.now - seq.arrival)")),
+    ("write_aging", by_rank("seq.pending - self.rate * min(60, state.now - seq.arrival)")),
+    ("starve", lambda budget, n, seconds: [(k, budget, 1) for k in range(min(seconds, 60))]),
+    ("starve", lambda budget, n, seconds: [(k, min(budget, 32), 1) for k in range(seconds)]),
+    ("refute_claim", lambda budget, patience: [(0, budget, 1)] * min(20, patience + 1)),
+    ("refute_claim", lambda budget, patience: [(0, budget * min(patience + 1, 60), 1), (0, 1, 1)]),
+    ("refute_claim", lambda budget, patience: [*[(0, 1, patience + 9)] * min(19, budget), (0, 1, 1)]),
     ("write_aging", by_rank("max(0, seq.pending - self.rate * (state.now - seq.arrival))")),
     ("write_aging", by_rank("seq.pending - int(self.rate) * (state.now - seq.arrival)")),
     ("write_aging", by_rank("seq.pending - round(self.rate) * (state.now - seq.arrival)")),
@@ -231,6 +271,11 @@ class OnAHeap:
 
 
 RIGHT = [
+    ("starve", lambda budget, n, seconds: [(k, budget, 1) for k in range(1000)]),
+    ("starve", lambda budget, n, seconds: [(k, 1, 1) for k in range(seconds) for _ in range(budget)]),
+    ("starve", lambda budget, n, seconds: np.array([(k, budget, 1) for k in range(seconds)])),
+    ("refute_claim", lambda budget, patience: np.array([(0, budget * patience, 1), (0, budget, 1)])),
+    ("refute_claim", lambda budget, patience: [(3, budget * (patience + 1), 9), (3.25, budget, 1000)]),
     ("mixed_batch", rows_with_iterators),
     ("mixed_batch", lambda *given: list(rows_with_iterators(*given))),
     ("write_shortest_first", OnAHeap),

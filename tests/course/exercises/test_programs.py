@@ -198,13 +198,7 @@ LOOP = [
 ]
 
 
-def emits_only_if(cached, length, n_prompt, n_generated):
-    if cached + length == n_prompt + n_generated:
-        return True
-
-
 EMITS = [
-    emits_only_if,
     lambda c, n, p, g: c + n >= p + g,
     lambda c, n, p, g: not p + g - c - n,
     lambda c, n, p, g: int(c + n == p + g),
@@ -228,7 +222,6 @@ BRANCH = [
     lambda c, n: c * (n - 1) / 2,
     lambda c, n: np.bool_(c > 0 and n > 1),
     lambda c, n: torch.tensor(c * (n - 1)),
-    lambda c, n: True if c and n > 1 else None,
 ]
 
 
@@ -640,6 +633,13 @@ class RenewsNothing(PlainFirst):
         return cp.Plan(tokens or {seq.rid: 1 for seq in state.running})
 
 
+def emits_only_if(cached, length, n_prompt, n_generated):
+    if cached + length == n_prompt + n_generated:
+        return True
+
+
+BATCH = exercises.mixed_batch.solution
+
 #: exercise, wrong program, what the reply has to say
 WRONG = [
     ("chunk_mask", cached_by_length, "remembers"),
@@ -657,6 +657,20 @@ WRONG = [
     ("largest_gap", lambda times: 10**5000, "about 1e5000"),
     ("largest_gap", lambda times: print(gap_with_zip(times)), ""),
     ("who_emits", first_answer_for_ever, "remembers"),
+    ("who_emits", emits_only_if, "returned nothing: is there a path"),
+    ("branch_on_t", lambda c, n: True if c and n > 1 else None, "returned nothing: is there a path"),
+    ("mixed_batch", lambda *a: [(p or False, s, x) for p, s, x in BATCH(*a)], "holds False"),
+    (
+        "starve",
+        lambda b, n, s: [(k, b, 0) for k in range(s)],
+        "n_output must be a whole number of at least 1",
+    ),
+    ("starve", lambda b, n, s: [(k - 1, b, 1) for k in range(s)], "arrival must be finite and at least 0 s"),
+    ("starve", lambda b, n, s: [(None, b, 1) for k in range(s)], "expected (arrival, n_prompt, n_output)"),
+    ("starve", lambda b, n, s: [(k, n, 1) for k in range(s)], "as long as the document"),
+    ("refute_claim", lambda b, p: [(None, b * (p + 1), 1), (0, 1, 1)], "expected (arrival, n_prompt"),
+    ("refute_claim", lambda b, p: [(0, b, 1)] * (p + 1), "while 20 of them are enough"),
+    ("refute_claim", lambda b, p: [(0, b, 1000), (0, 1, 1)], "leaves the others"),
     ("who_emits", lambda *a: str(EMITS[1](*a)), "expected True or False"),
     ("branch_on_t", lambda c, n: [c > 0 and n > 1], "expected True or False"),
     ("vllm_step", one_dict, "one and the same object"),
