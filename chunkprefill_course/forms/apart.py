@@ -8,6 +8,7 @@ forked copy of the kernel, which can be killed. Elsewhere (tests, scripts, a pag
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -21,8 +22,9 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from chunkprefill_course.forms.feedback import Feedback
+from chunkprefill_course.forms.stopping import PATIENCE
 
-GRACE_S = 5.0  # for the words about a program that an alarm did stop
+GRACE_S = 5.0  # of computing, for the words about a program that an alarm did stop
 LENGTH = struct.Struct("!Q")  # of the reply, in bytes
 
 
@@ -37,7 +39,7 @@ def in_notebook() -> bool:
 def apart(work: Callable[[], Feedback], seconds: float, name: str) -> Feedback:
     """What `work()` says in a copy of this process, or what became of the copy.
 
-    seconds: the time that `work` allows the program itself
+    seconds: the time that `work` allows the program itself, as `stopping` counts it
     name:    of the program, for the words
     """
     reading, writing = os.pipe()
@@ -45,28 +47,34 @@ def apart(work: Callable[[], Feedback], seconds: float, name: str) -> Feedback:
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of threads; the copy starts none
         pid = os.fork()
     if pid == 0:
-        _answer(work, reading, writing)
+        _answer(work, reading, writing, seconds + GRACE_S)
     os.close(writing)
     status = 0
     try:
-        reply = _read(reading, time.monotonic() + seconds + GRACE_S)
+        reply = _read(reading, time.monotonic() + PATIENCE * (seconds + GRACE_S))
     finally:  # a Ctrl-C ends the copy too
         os.close(reading)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             status = os.waitpid(pid, 0)[1]
-    if reply is None:
+    if reply is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return _late(seconds, name)
     with suppress(ValueError, TypeError):
         return Feedback(**json.loads(reply))
     return _ended(status, name)
 
 
-def _answer(work: Callable[[], Feedback], reading: int, writing: int) -> None:
-    """The copy's whole life. It leaves without any of the kernel's own farewells."""
+def _answer(work: Callable[[], Feedback], reading: int, writing: int, most_s: float) -> None:
+    """The copy's whole life, at most `most_s` of computing. It leaves without any of the kernel's own farewells."""
+    import resource  # where processes can be copied, there is one
+
     try:
         os.close(reading)
+        most = math.ceil(most_s)
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        if hard == resource.RLIM_INFINITY or most < hard:
+            resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
         reply = json.dumps(asdict(work())).encode()
         message = memoryview(LENGTH.pack(len(reply)) + reply)
         while message:

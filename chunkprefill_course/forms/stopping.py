@@ -3,10 +3,14 @@
 An alarm raises `Late` once, and a bare `except:` may swallow it. From then on every line that the program
 runs raises again, its `except` lines too, so that no loop survives. Where the system has no alarms (a worker
 thread, Windows, Python in a page) the program is watched from its first line instead.
+
+What counts is the processor time of the program's own thread, because on a busy machine every program is late
+by the clock. The clock counts too, at a third, because a program that sleeps computes nothing.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -23,11 +27,27 @@ if not hasattr(sys, "monitoring"):
 OURS = tuple(str(Path(__file__).with_name(name)) for name in ("stopping.py", "running.py"))
 EVERY = 64  # events between two looks at the clock
 DEEPER = 50  # calls that the stop itself may need
-AGAIN = 0.05  # s between two alarms: the first one may have been swallowed
+AGAIN = 0.05  # s between two alarms: the first one may have been swallowed, or come too early
+NO_LIMIT = math.inf  # s; a constant, because a program may put something else in the place of `math.inf`
+PATIENCE = 3  # a program may take this many times as long by the clock as it may compute
+# Held here, and no built-in function below, because the program may put others in their places.
+_PASSED = time.monotonic
+_COMPUTED = getattr(time, "thread_time", _PASSED)  # not every system tells threads apart
 
 
 class Late(BaseException):
     """Raised in a program that runs too long; no Exception, so `except Exception` lets it through."""
+
+
+class Spent:
+    """Called in the thread that made it: the seconds that this thread has computed since, or its share of the clock."""
+
+    def __init__(self) -> None:
+        self._begun = _COMPUTED(), _PASSED()
+
+    def __call__(self) -> float:
+        computed, passed = _COMPUTED() - self._begun[0], (_PASSED() - self._begun[1]) / PATIENCE
+        return computed if computed > passed else passed
 
 
 class Limit:
@@ -42,6 +62,9 @@ class Limit:
         self._imports = 0
 
     def on(self) -> None:
+        if self.seconds == NO_LIMIT:
+            return
+        self._spent = Spent()
         self._imports = _imports(sys._getframe(1))  # the check itself may be part of an import
         main = threading.current_thread() is threading.main_thread()
         if main and hasattr(signal, "setitimer"):
@@ -69,7 +92,7 @@ class Limit:
         return _imports(frame) > self._imports
 
     def _ring(self, _: int, frame: FrameType | None) -> None:
-        if self._over or self._busy or self._importing(frame):
+        if self._over or self._busy or self._spent() < self.seconds or self._importing(frame):
             return
         if not self._insisting:  # the program may stand at the end of its stack
             sys.setrecursionlimit(sys.getrecursionlimit() + DEEPER)
@@ -121,7 +144,7 @@ class Limit:
     # --- no alarms: look at the clock while the program runs ---
 
     def _watch(self) -> None:
-        end, left = time.monotonic() + self.seconds, EVERY
+        left = EVERY
 
         def late() -> bool:
             nonlocal left
@@ -129,7 +152,7 @@ class Limit:
             if left > 0:
                 return False
             left = EVERY
-            return time.monotonic() > end
+            return self._spent() > self.seconds
 
         if not (tool := _free_tool()):
             self._trace(_Watching(self, late))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from chunkprefill_course.forms.feedback import Feedback
 from chunkprefill_course.forms.lines import returning
 from chunkprefill_course.forms.memory import Snapshot
 from chunkprefill_course.forms.running import Case, Outcome, Program, attempt
+from chunkprefill_course.forms.stopping import Spent
 from chunkprefill_course.forms.variants import Wrong
 
 ASKED_AGAIN = 6  # cases that a right program is asked once more
@@ -69,9 +69,9 @@ class Trial:
 
     def outcome(self, case: Case) -> Outcome:
         """What the program makes of a case, in what is left of the time."""
-        begin = time.monotonic()
+        spent = Spent()
         got = self.form.outcome(self.asked, case, seconds=max(0.05, self.left))
-        self.left -= time.monotonic() - begin
+        self.left -= spent()
         if not got.late:
             return got
         return replace(got, trouble=f"it had not finished after {self.seconds:g} s: does a loop ever end?")

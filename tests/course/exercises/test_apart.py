@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import sys
-import threading
 import time
 import types
 from collections.abc import Iterator
@@ -95,9 +94,15 @@ def test_an_error_of_ours_in_the_copy_is_no_right_answer() -> None:
 
 def test_ctrl_c_ends_the_copy_too() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    def pressed_then_endless() -> Feedback:
+        time.sleep(0.1)
+        os.kill(os.getppid(), signal.SIGINT)  # the copy is there, and at work
+        time.sleep(600)
+        raise AssertionError
+
     try:
         with pytest.raises(KeyboardInterrupt):
-            apart(lambda: time.sleep(60), 60.0, "f")  # type: ignore[arg-type,return-value]
+            apart(pressed_then_endless, 60.0, "f")
     finally:
         signal.signal(signal.SIGINT, before)

@@ -14,7 +14,7 @@ import pytest
 
 from chunkprefill_course import exercises
 from chunkprefill_course.forms.running import attempt
-from chunkprefill_course.forms.stopping import Limit
+from chunkprefill_course.forms.stopping import PATIENCE, Limit, Spent
 from chunkprefill_course.forms.trial import Trial
 
 
@@ -117,6 +117,22 @@ def test_a_limit_that_is_lifted_leaves_the_thread_alone():
     limit.off()
     time.sleep(0.1)
     assert sum(range(1000)) == 499500
+
+
+def test_who_waits_for_a_processor_is_not_late_and_who_sleeps_is(monkeypatch):
+    """First a second in which it computes most of the time, then eleven in which it computes nothing."""
+    clock, computed = [100.0], [5.0]
+    monkeypatch.setattr("chunkprefill_course.forms.stopping._PASSED", lambda: clock[0])
+    monkeypatch.setattr("chunkprefill_course.forms.stopping._COMPUTED", lambda: computed[0])
+    spent = Spent()
+    clock[0], computed[0] = 101.0, 5.9
+    assert spent() == pytest.approx(0.9), "what it computed"
+    clock[0], computed[0] = 112.0, 5.9
+    assert spent() == pytest.approx(12 / PATIENCE), "what has passed"
+
+
+def test_a_program_that_sleeps_is_stopped():
+    assert attempt(lambda: time.sleep(600), seconds=0.05).late
 
 
 @pytest.mark.parametrize(
