@@ -26,6 +26,7 @@ from chunkprefill_course.forms.feedback import (
     inline,
 )
 from chunkprefill_course.forms.running import Case, Outcome, Program, attempt
+from chunkprefill_course.forms.stopping import NO_LIMIT
 from chunkprefill_course.forms.trial import Trial
 from chunkprefill_course.forms.variants import Variant, Wrong
 
@@ -107,7 +108,7 @@ class Exercise:
         """Run `program` on the example and on fresh cases; say what is wrong on the smallest that fails.
 
         seed:    of the drawn cases; None draws new ones each time
-        seconds: the time that all calls may take together
+        seconds: the time that all calls may take together; `NO_LIMIT` where others end what takes too long
 
         Not attempted (`...`, None, NotImplementedError, nothing returned) is an answer of its own, no error.
         Never raises for anything that `program` is or does.
@@ -118,7 +119,8 @@ class Exercise:
                 return refusal
             trial = Trial(self, meant, seed, seconds)
             self._load_needs()
-            return apart(trial.feedback, seconds, self.name) if in_notebook() else trial.feedback()
+            bounded = in_notebook() and seconds != NO_LIMIT
+            return apart(trial.feedback, seconds, self.name) if bounded else trial.feedback()
         except Exception as error:
             said = f"`{self.name}` gave an answer so odd that it cannot be judged ({type(error).__name__})."
             return Feedback(ok=False, message=said)

@@ -17,6 +17,7 @@ from typing import Any
 import chunkprefill as cp
 import chunkprefill_course as course
 from chunkprefill_course.forms.feedback import code_block, element
+from chunkprefill_course.forms.stopping import NO_LIMIT
 
 FILE = "your code"  # the name under which tracebacks show the reader's lines
 PRINTED = 4000  # characters of output that are shown
@@ -94,6 +95,8 @@ def alone(printed: Printed) -> Iterator[None]:
             place.update(builtin)  # first of all: what follows needs them
             for names, then in before:
                 names.update({key: value for key, value in then.items() if names.get(key) is not value})
+                for key in names.keys() & {*then.get("__all__", ())} - then.keys():
+                    del names[key]  # a name that the package finds when it is used: it is found anew
             sys.stdin = stdin
             sys.setrecursionlimit(limit)
 
@@ -138,7 +141,7 @@ def check(id: str, source: str) -> dict[str, Any]:
         words = f"○ Not attempted. Your code defines no `{exercise.name}`."
         return _reply(None, words, element(f"<p>{escape(words)}</p>", role="status"), str(printed))
     with alone(printed):
-        feedback = exercise.check(names[exercise.name])
+        feedback = exercise.check(names[exercise.name], seconds=NO_LIMIT)  # the page ends what takes too long
     return _reply(feedback.ok, str(feedback), feedback._repr_html_(), str(printed))
 
 

@@ -559,6 +559,7 @@ def test_whatever_is_typed_is_answered_by_its_line(source):
 
 
 SPOILERS = (
+    "cp.advise = cp.Mix = None",
     "import builtins\nbuiltins.len = lambda x: 1\nbuiltins.isinstance = None",
     "import math\nmath.ceil = math.inf = None",
     "cp.Plan = cp.simulate = course.exercises = None",
@@ -574,6 +575,7 @@ def test_no_program_spoils_the_next_one(spoiler):
     programs.check("kv-bytes", spoiler + "\n" + RIGHT)
     lab.run({"requests": "arrival,prompt,output\n0,5,5", "policy": {"code": spoiler}})
     assert (sys.stdout, sys.stdin, sys.getrecursionlimit()) == there
+    assert all(getattr(cp, name) is not None for name in ("Plan", "simulate", "advise", "Mix"))
     assert programs.check("kv-bytes", RIGHT)["ok"] is True
     assert "numbers" in lab.run({"requests": "arrival,prompt,output\n0,5,5"})
 
