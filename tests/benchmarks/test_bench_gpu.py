@@ -93,7 +93,6 @@ def test_ratios_and_fractions_follow_from_seconds_and_ceilings(document: dict[st
             )
         if row["section"] in ("mixed", "decodes"):
             assert row["over_roofline"] == pytest.approx(row["s"] / sum(row["operators_s"].values()))
-            assert row["step_s"] >= row["s"], "a step has its pass in it"
         if row["section"] == "decodes":
             assert row["fraction_of_copy"] == pytest.approx(row["bytes"] / row["s"] / top.copy)
         if row["section"] == "piggyback" and row["saves"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +44,22 @@ def test_a_dtype_is_one_of_the_choices(capsys: Any, name: str, dtype: str) -> No
 
 @pytest.mark.parametrize("n_wrong", [0, 1])
 def test_only_equal_outputs_meet_a_target(n_wrong: int, tmp_path: Path, monkeypatch: Any) -> None:
-    """A rival far slower than any target: met if every output is ours, and not if one differs."""
+    """A rival far slower than any target, by a clock in the test's hands: met only if every output is ours."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
 
     def theirs(model: Any, requests: Any, batch: int, budget: int) -> dict[str, serve.Run]:
         def run() -> list[list[int]]:
             outputs = serve.ours(model, requests, budget)()
-            time.sleep(0.5)
+            now[0] += 10.0
             return [[-1]] * n_wrong + outputs[n_wrong:]
 
         return {"continuous batching": run}
 
+    monkeypatch.setitem(serve.CLOCKS, "wall", clock)
     monkeypatch.setattr(serve, "theirs", theirs)
     monkeypatch.setattr(serve, "TARGETS", {"continuous batching": 1.01})
     monkeypatch.setattr(serve, "poisson", lambda n, rate, **more: poisson(n, rate, prompt=(4, 9), output=2))

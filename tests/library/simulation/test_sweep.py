@@ -100,18 +100,22 @@ def test_a_file_cut_at_any_byte_resumes_and_a_foreign_one_is_refused(tmp_path, e
 
 KILLED = """
 import sys, time
+from pathlib import Path
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.simulation.sweep import summarise, sweep
 from chunkprefill.simulation.workloads import poisson
 
-def slowly(trace):
-    time.sleep(0.05)
+out = Path(sys.argv[1])
+
+def slowly(trace):  # after five results none comes before the file `held` is gone
+    while out.with_name("held").exists() and out.exists() and out.read_bytes().count(b"\\n") >= 5:
+        time.sleep(0.05)
     return summarise(trace)
 
 if __name__ == "__main__":
     policies = {str(b): ChunkedPrefill(b) for b in range(64, 84)}
     requests = {"w": poisson(20, 5.0)}
-    rows = sweep(requests, policies, reduce=slowly, out=sys.argv[1], executor=2, progress=False)
+    rows = sweep(requests, policies, reduce=slowly, out=out, executor=2, progress=False)
     print(len(rows), len({row["policy"] for row in rows}))
 """
 
@@ -119,17 +123,18 @@ if __name__ == "__main__":
 def test_a_killed_sweep_resumes(tmp_path):
     script, out = tmp_path / "killed.py", tmp_path / "rows.jsonl"
     script.write_text(KILLED)
+    (tmp_path / "held").touch()
     command = [sys.executable, str(script), str(out)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     victim = subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while (not out.exists() or out.read_bytes().count(b"\n") < 3) and time.monotonic() < deadline:
+    while (not out.exists() or out.read_bytes().count(b"\n") < 3) and victim.poll() is None:
         time.sleep(0.02)
     os.killpg(victim.pid, signal.SIGKILL)
     victim.wait()
+    (tmp_path / "held").unlink()
     before = [line for line in out.read_bytes().split(b"\n") if line.endswith(b"}}")]
     assert 3 <= len(before) < 20
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.stdout.split() == ["20", "20"], done.stderr
     after = out.read_bytes().splitlines()
     assert after[: len(before)] == before and len(after) == 20  # nothing lost, nothing twice
