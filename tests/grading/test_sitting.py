@@ -18,6 +18,7 @@ from chunkprefill_grading.marking.settle import read_all
 from chunkprefill_grading.problems import key as keys
 from chunkprefill_grading.sandbox.limits import Limits
 from tests.grading.hostile.attacks import EQUAL
+from tests.once import once
 
 SECRET, OTHER = "3b9f0c1a7d5e24688f1b6c0d9e7a4f25", "c41e8b72f03d9a655e17b8c20f6d4a93"
 KINDS = ("full", "half", "blank", "other", "corrupt", "equal", "loop", "exit", "memory", "silent")
@@ -53,11 +54,14 @@ ATTACKS = {
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> dict[str, Path]:
     """PS3 drawn from two secrets."""
-    made = {}
-    for name, secret in (("mine", SECRET), ("other", OTHER)):
-        made[name] = tmp_path_factory.mktemp("set") / name
-        problems.new("PS3", made[name], secret)
-    return made
+    drawn = {"mine": SECRET, "other": OTHER}
+
+    def draw(folder: Path) -> None:
+        for name, secret in drawn.items():
+            problems.new("PS3", folder / name, secret)
+
+    folder = once(tmp_path_factory, "sitting", draw)
+    return {name: folder / name for name in drawn}
 
 
 def kind_of(i: int) -> str:
@@ -123,7 +127,7 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [10, pytest.param(24, marks=pytest.mark.slow)])
 def test_a_sitting(walls, sets, tmp_path, capsys, monkeypatch, n):
     monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))
     key, submitted, out = sets["mine"] / "key.json", tmp_path / "submitted", tmp_path / "results"
@@ -263,7 +267,7 @@ def canvas_zip(sets: dict[str, Path], folder: Path, n: int) -> dict[str, tuple[s
     return due
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [10, pytest.param(24, marks=pytest.mark.slow)])
 def test_a_week_with_canvas(walls, sets, tmp_path, capsys, monkeypatch, n):
     """Collected, run, marked by two, overridden, late, given back, exported, and read back."""
     monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))

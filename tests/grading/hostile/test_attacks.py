@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import platform
 import re
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.grading.hostile import world
 from tests.grading.hostile.attacks import ATTACKS, SAYING, Attack
 from tests.grading.hostile.later_attacks import LATER
 from tests.needs import need
+from tests.once import once
 from tests.processes import children
 
 ALL = [*ATTACKS, *LATER]
@@ -42,8 +44,14 @@ def stage(tmp_path_factory: Any) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def outcomes(stage: Path, tmp_path_factory: Any) -> dict[str, tuple[Result, list[Any]]]:
-    """Every attack, some at a time: many only sleep."""
-    folder, before = tmp_path_factory.mktemp("submitted"), children()
+    """Every attack, once in a whole run."""
+    made = once(tmp_path_factory, "attacks", lambda folder: attacked(stage, folder)) / "outcomes"
+    return pickle.loads(made.read_bytes())
+
+
+def attacked(stage: Path, folder: Path) -> None:
+    """Grade them all, some at a time, because many only sleep."""
+    before = children()
     (folder / "canary.txt").write_text("alive")
 
     def one(number_and_attack: tuple[int, Attack]) -> tuple[str, tuple[Result, list[Any]]]:
@@ -65,7 +73,7 @@ def outcomes(stage: Path, tmp_path_factory: Any) -> dict[str, tuple[Result, list
     assert len(made) == len(ALL), "two attacks of one name"
     assert (folder / "canary.txt").read_text() == "alive"
     assert children() <= before
-    return made
+    (folder / "outcomes").write_bytes(pickle.dumps(made))
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from chunkprefill_grading.problems import new
 from chunkprefill_grading.sandbox.limits import Limits, SandboxError, probe
 from tests.grading.hostile.attacks import EQUAL
 from tests.needs import need
+from tests.once import once
 
 SECRET = "5d07c1b29ea84f36b1c07e58d2936fa4"
 FULL = {"PS1": 20.0, "PS2": 20.0, "PS3": 17.0}  # PS3: a person gives the other three
@@ -66,7 +68,13 @@ def graded(request: Any, tmp_path_factory: Any) -> tuple[str, dict[str, Result]]
         probe(Limits())
     except SandboxError as error:
         need("bwrap", False, str(error))
-    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    name = request.param
+    folder = once(tmp_path_factory, f"graded-{name}", lambda folder: grade(name, folder))
+    return name, pickle.loads((folder / "results").read_bytes())
+
+
+def grade(name: str, folder: Path) -> None:
+    """Draw the set, hand in and grade."""
     new(name, folder / "key", SECRET)
     (folder / "in").mkdir()
     blank = json.loads((folder / "key" / f"{name}.ipynb").read_text(encoding="utf-8"))
@@ -79,7 +87,7 @@ def graded(request: Any, tmp_path_factory: Any) -> tuple[str, dict[str, Result]]
         hand_in(folder / "in" / "peeking.ipynb", solved, "honest = decide", PEEKING)
     key = keys.read(folder / "key" / "key.json")
     results = run(folder / "in", folder / "out", Judging(key), jobs=2, quiet=True)
-    return name, {result.student: result for result in results}
+    (folder / "results").write_bytes(pickle.dumps({result.student: result for result in results}))
 
 
 def hand_in(path: Path, book: dict[str, Any], *cells: str) -> None:
