@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chunkprefill.measure import measured
+from chunkprefill.measure import MEASURED_SVG, measured
 from chunkprefill.plots.style import BADGES, Table
 from chunkprefill_course.forms.feedback import inline
+
+TIMED_VERDICTS = {True: "✓ Timed here, the claim holds.", False: "✗ Timed here, the claim does not hold."}
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Evidence:
     setting:   what was run, in words
     numbers:   what came of it
     otherwise: the changed configuration under which the verdict flips: what `changed=True` runs
+    timed:     whether the verdict asks a clock: another machine, or a busy one, may find otherwise
     """
 
     claim: str
@@ -53,10 +56,13 @@ class Evidence:
     setting: str
     numbers: tuple[Number, ...]
     otherwise: str
+    timed: bool = False
 
     @property
     def verdict(self) -> str:
-        """The verdict in words."""
+        """The verdict in words. nbval's sanitiser knows those of a timed verdict, and leaves them out."""
+        if self.timed:
+            return TIMED_VERDICTS[self.holds]
         return "✓ The claim holds here." if self.holds else "✗ The claim does not hold here."
 
     @property
@@ -72,7 +78,8 @@ class Evidence:
     def as_json(self) -> dict[str, Any]:
         """Plain data, for the record."""
         numbers = [vars(number) | {"text": number.text} for number in self.numbers]
-        words = {name: getattr(self, name) for name in ("claim", "holds", "setting", "otherwise", "badges")}
+        fields = ("claim", "holds", "timed", "setting", "otherwise", "badges")
+        words = {name: getattr(self, name) for name in fields}
         return words | {"numbers": numbers}
 
     def __str__(self) -> str:
@@ -84,7 +91,7 @@ class Evidence:
     def _repr_html_(self) -> str:
         badges = " ".join(f'<span class="cp-badge cp-badge-{b}">{BADGES[b]}</span>' for b in self.badges)
         return (
-            f'<div class="cp-evidence" style="border-left:4px solid {"#009E73" if self.holds else "#D55E00"};'
+            f'<div class="cp-evidence"{f" {MEASURED_SVG}" if self.timed else ""} style="border-left:4px solid {"#009E73" if self.holds else "#D55E00"};'
             f'padding:.1rem .8rem;margin:.8rem 0"><p style="margin:.3rem 0"><strong>{self.verdict}</strong> '
             f'{badges}</p><p style="margin:.3rem 0">{inline(self.setting)}</p>'
             f"{self.table()._repr_html_()}</div>"

@@ -200,6 +200,7 @@ def overhead_share(*, changed: bool = False) -> Evidence:
         + ("" if changed else " Measured: our own engine on this CPU, two models of its size."),
         numbers=tuple(numbers),
         otherwise="let a visit cost a hundredth of that: the share is small however short the step.",
+        timed=not changed,
     )
 
 

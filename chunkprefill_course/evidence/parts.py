@@ -155,6 +155,7 @@ def cost_per_visit(*, changed: bool = False) -> Evidence:
         + (" The policy hashes every token of a chunk, as a prefix cache does." if changed else ""),
         numbers=tuple(numbers),
         otherwise="let the policy look at every token: hash each chunk, as a prefix cache does.",
+        timed=True,
     )
 
 
@@ -265,4 +266,5 @@ def not_the_decision(*, changed: bool = False) -> Evidence:
         numbers=tuple(numbers),
         otherwise="let the policy keep its requests in a list and ask `task in granted`: the same decisions, "
         "and deciding takes the most.",
+        timed=True,
     )
