@@ -7,7 +7,7 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -52,12 +52,21 @@ def attempt(work: Callable[[], Any], *, seconds: float = 2.0) -> Outcome:
     keyboard = _Keyboard()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), keyboard:
-            outcome = _limited(work, seconds)
+            outcome = next(_with_errors_of_its_own(work, seconds))
     except BaseException as error:  # the program has put something of its own in sys.stdout's place
         outcome = _raised(error)
     if keyboard.pressed:
         raise KeyboardInterrupt
     return Outcome(outcome.value, outcome.trouble, outcome.kind, out.getvalue())
+
+
+def _with_errors_of_its_own(work: Callable[[], Any], seconds: float) -> Iterator[Outcome]:
+    """The outcome, from a generator: Python keeps the exception that a generator handles apart from its caller's.
+
+    Before 3.12 a stop in the middle of an `except` or a `with` leaves `Late` behind as the exception that is being
+    handled, and every later error of the notebook would say that it happened "during handling" of it.
+    """
+    yield _limited(work, seconds)
 
 
 def _limited(work: Callable[[], Any], seconds: float) -> Outcome:
