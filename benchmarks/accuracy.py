@@ -61,9 +61,17 @@ RULES = (
 )
 #: What else is read of it, and what only describes it. Any other setting may change what it does: refused.
 SETTINGS = {*RULES, "model", "device", "dtype", "kv_dtype", "tp", "n_blocks", "block_size", "prefix_caching"}
-SETTINGS |= {"async_scheduling", "gpu_memory_utilization", "vllm", "version", "note"}
+SETTINGS |= {"async_scheduling", "gpu_memory_utilization", "vllm", "version", "note", "seed"}
+#: Settings whose values here leave a run as it is priced. By type too: `"ep": true` is not one device.
+NEUTRAL = {"pp": (1,), "dp": (1,), "ep": (1, False), "enforce_eager": (False,)}
 TIMES = ("arrival", "first_token", "last_token")  # s
 Cells = dict[str, dict[str, float]]  # metric -> statistic -> s, or tokens/s
+
+
+def _is_known(name: str, value: object) -> bool:
+    """Whether a setting is read here, only describes the server, or changes nothing."""
+    neutral = any(type(value) is type(each) and value == each for each in NEUTRAL.get(name, ()))
+    return name in SETTINGS or value is None or neutral
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Run:
             engine, rows = document["engine"], document["requests"]
             model = engine.get("model") or Path(document["path"]).parent.name
             source = f"{document['source']}, commit {document['commit'][:7]}, {document['licence']}"
-            if other := [name for name in engine if name not in SETTINGS and engine[name] is not None]:
+            if other := [name for name in engine if not _is_known(name, engine[name])]:
                 raise ValueError(
                     f"engine.{other[0]} is {shown(engine[other[0]])}: a setting that is not known"
                 )

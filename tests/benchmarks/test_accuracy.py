@@ -89,6 +89,8 @@ def test_what_is_no_run_is_refused_by_name(tmp_path):
     ("spoil", "message"),
     [
         (lambda d: d["engine"].update(num_speculative_tokens=3), r"engine\.num_speculative_tokens is 3"),
+        (lambda d: d["engine"].update(pp=2), r"engine\.pp is 2: a setting that is not known"),
+        (lambda d: d["engine"].update(ep=True), r"engine\.ep is True: a setting that is not known"),
         (
             lambda d: d["engine"].update(prefix_caching="false"),
             r"engine\.prefix_caching must be True or False",
@@ -118,6 +120,11 @@ def test_the_rules_that_a_run_names_are_those_it_is_replayed_by(made):
     run = accuracy.Run.load(made(**rules, max_model_len=4096, kv_dtype="fp8"))
     assert run.policy() == cp.VllmV1(1024, 64, max_model_len=4096, **rules)
     assert "cache in fp8" in str(run.price())
+
+
+def test_settings_that_change_nothing_are_passed_over(made):
+    row = accuracy.judged(accuracy.Run.load(made(pp=1, dp=1, ep=False, enforce_eager=False, seed=3)))
+    assert row["all_within_bound"]
 
 
 def test_where_blocks_were_not_recorded_the_servers_share_of_memory_tells_them(made):
