@@ -7,9 +7,8 @@ PIP      := -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .PHONY: mutants help book html setup test quick soak check lint types unit nbval weights engines demo notebooks pages \
         pages-check stamp vendor colab-check links lock look pdf pageweight clean
-# How many workers `auto` is for the tests says tests/conftest.py: a worker more than cores, because many tests wait;
-# at most four, because each loads torch. Neighbours share fixtures and stay together; who is idle at the end takes
-# half of what another has left. A notebook's cells are one kernel's.
+# Two workers on two cores, at most four: each loads torch. Neighbours share fixtures and stay together; who is
+# idle at the end takes half of what another has left. A notebook's cells are one kernel's.
 WORKERS  := -n auto --maxprocesses 4
 TESTS    := $(WORKERS) --dist worksteal
 CELLS    := $(WORKERS) --dist loadfile

@@ -72,27 +72,6 @@ def draw_anew(test: object) -> None:
     setattr(test, name, settings(own, max_examples=min(own.max_examples, SOAK_EXAMPLES)))
 
 
-MOST_WORKERS = 4
-WORKER_BYTES = 2 << 30  # what one takes at the most: torch, the real model's weights, a browser or a kernel
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One more than there are processors, where memory allows it: many tests wait for a process, a page, a clock."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
-        return None
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, processors + 1, memory() // WORKER_BYTES))
-
-
-def memory() -> int:
-    """Bytes of this machine; where they are not told, enough for two workers."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2 * WORKER_BYTES
-
-
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say once more, where it cannot be missed, what was not tried."""
     reasons = {

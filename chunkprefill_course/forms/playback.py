@@ -92,11 +92,14 @@ class Playback:
             rows.append({name: n for name, n in (("short", mine), ("long", rest)) if n})
         return tuple(rows)
 
-    def check(self, plan: Any) -> Feedback:
-        """Play a plan, a list with a dict {"long": n, "short": n} for each iteration. Never raises."""
+    def check(self, plan: Any, *, seconds: float = 2.0) -> Feedback:
+        """Play a plan, a list with a dict {"long": n, "short": n} for each iteration. Never raises.
+
+        seconds: the time that reading the plan may take, because a plan may be a program's own kind of list
+        """
         if plan is None or plan is ... or not isinstance(plan, Mapping | list | tuple) or not len(plan):
             return Feedback(ok=None, message=f"Plan {self.n_iterations} iterations, such as {self.example}.")
-        made = attempt(lambda: [mapping(row) for row in plan])
+        made = attempt(lambda: [mapping(row) for row in plan], seconds=seconds)
         rows = made.value
         if made.trouble or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             return Feedback(ok=None, message=f"A plan is a list of dicts, such as {self.example}.")
