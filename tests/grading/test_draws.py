@@ -20,7 +20,7 @@ from tests.grading.submissions import SETS, body, pasted, secrets, solved
 ALL = bool(os.environ.get("ALL_SECRETS"))
 #: draws of each set, and solutions of how many other secrets each is tried with (ALL_SECRETS=1: `make mutants`).
 #: A case of PS3 takes a second to draw, a solution of PS1 or PS2 a fifth of one to mark.
-N_DRAWS = {"PS1": 50, "PS2": 50, "PS3": 50} if ALL else {"PS1": 20, "PS2": 20, "PS3": 8}
+N_DRAWS = {"PS1": 50, "PS2": 50, "PS3": 50 if ALL else 12}
 N_OTHERS = dict.fromkeys(SETS, 20 if ALL else 1)
 
 

@@ -127,7 +127,7 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_sitting(walls, sets, tmp_path, capsys, monkeypatch, n):
     monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))
     key, submitted, out = sets["mine"] / "key.json", tmp_path / "submitted", tmp_path / "results"
@@ -267,7 +267,7 @@ def canvas_zip(sets: dict[str, Path], folder: Path, n: int) -> dict[str, tuple[s
     return due
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_week_with_canvas(walls, sets, tmp_path, capsys, monkeypatch, n):
     """Collected, run, marked by two, overridden, late, given back, exported, and read back."""
     monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))
