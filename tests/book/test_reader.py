@@ -270,15 +270,6 @@ def test_the_colours_are_settled_before_the_theme_runs(new_page, site_url, schem
     assert page.locator("html").get_attribute("data-theme") == scheme
 
 
-def test_a_section_far_below_is_left_until_a_reader_comes_near(chapter):
-    page = chapter(390)
-    drawn = "(n) => n.checkVisibility({contentVisibilityAuto: true})"
-    last = page.locator(".bd-article > section > section").last.locator("p").first
-    assert not last.evaluate(drawn)
-    last.scroll_into_view_if_needed()
-    page.wait_for_function(drawn, arg=last.element_handle())
-
-
 def test_a_page_loaded_again_opens_where_the_reader_was(chapter):
     """The browser restores a height alone, which names another place while the sections above are guessed at."""
     page = chapter(390)
