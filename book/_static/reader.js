@@ -96,7 +96,7 @@
   };
 
   // --- a page that is loaded again, or gone back to, opens where one was ---------------------------------------------
-  // A browser remembers a height, and the sections above are only guessed at until they have been drawn (course.css).
+  // A browser remembers a height, and the pictures above are only guessed at until they have been drawn (course.css).
   const sameplace = () => {
     const key = `where:${location.pathname}`, parts = all(".bd-article > section > section");
     const top = (part) => part.getBoundingClientRect().top;
@@ -109,7 +109,6 @@
       const [id, was] = JSON.parse(sessionStorage.getItem(key));
       const here = parts.find((part) => part.id === id);
       history.scrollRestoration = "manual";
-      here.style.contentVisibility = "visible"; // its true height
       scrollBy(0, top(here) - was);
     } catch { /* then where the browser says */ }
   };

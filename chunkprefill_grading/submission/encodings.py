@@ -124,9 +124,8 @@ def decoded(data: bytes, n_known: Callable[[str], int], named: str = "") -> tupl
     spelt as words of a language that uses it. ValueError where another encoding reads other names that may
     be, too, and where none reads words.
     """
-    named = {"utf-8-sig": "utf-8"}.get(
-        named, named
-    )  # how bytes are written again says the mark, and not the name
+    if named == "utf-8-sig":  # the table keeps its mark apart from the encoding's name
+        named = "utf-8"
     head = data[:4096]
     if named not in ("", "utf-16"):
         return data.decode(named).removeprefix("\ufeff"), named, False

@@ -271,12 +271,10 @@ def test_the_colours_are_settled_before_the_theme_runs(new_page, site_url, schem
 
 
 def test_a_page_loaded_again_opens_where_the_reader_was(chapter):
-    """The browser restores a height alone, which names another place while the sections above are guessed at."""
+    """The browser restores a height alone, which names another place while the pictures above are guessed at."""
     page = chapter(390)
     heading = page.locator(".bd-article > section > section > h2").nth(5)
-    for _ in range(
-        2
-    ):  # the sections on the way take their true heights, and the reader stands inside a section
+    for _ in range(2):  # the pictures on the way take their true heights
         for title in page.locator(".bd-article > section > section > h2").all()[:6]:
             title.evaluate("(n) => n.scrollIntoView()")
             page.evaluate("() => new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(go)))")
