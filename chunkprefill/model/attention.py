@@ -46,7 +46,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same function through torch's fused kernels, with no T × S table in memory; shapes as above."""
     n_queries, n_heads, _ = q.shape
     n_keys, n_kv_heads, _ = k.shape
-    if q.device.type == "cpu" and n_queries >= 16 and _multiplies_bfloat16(q.dtype):
+    if q.device.type == "cpu" and n_queries >= 16 and _outruns_fused(q.dtype):
         return _tiles(q, k, v)
     if q.device.type == "cpu" and _FLASH_CPU is not None and n_queries < n_keys:
         return _prefix_and_diagonal(q, k, v)
@@ -100,9 +100,11 @@ def _prefix_and_diagonal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.permute(2, 0, 1, 3).reshape(n_queries, n_heads, head_dim)
 
 
-def _multiplies_bfloat16(dtype: torch.dtype) -> bool:
-    """Whether these are bfloat16 numbers on a CPU that has products of them."""
-    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _outruns_fused(dtype: torch.dtype) -> bool:
+    """Whether plain products beat the fused kernel: bfloat16, on a CPU with products of it but no matrix tiles."""
+    if dtype != torch.bfloat16 or torch.cpu._is_amx_tile_supported():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 TILE_SCORES = 1 << 22  # scores held at a time: 8 MiB of bfloat16
@@ -111,8 +113,8 @@ TILE_SCORES = 1 << 22  # scores held at a time: 8 MiB of bfloat16
 def _tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scores, softmax and values as plain products, some queries at a time; bfloat16 on a CPU.
 
-    torch's fused kernel multiplies bfloat16 at the speed of float32 on CPUs without matrix tiles. Two products
-    of oneDNN take half the time. Scores and probabilities are rounded to bfloat16, as `transformers` rounds
+    torch's fused kernel multiplies bfloat16 at the speed of float32 on CPUs without matrix tiles (AMX). Two
+    products of oneDNN take half the time there; on a CPU with tiles they take 1.4 to 2 times as long. Scores and probabilities are rounded to bfloat16, as `transformers` rounds
     them without a fused kernel; the softmax itself is summed in float32.
     """
     n_queries, n_heads, head_dim = q.shape

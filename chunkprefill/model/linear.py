@@ -65,6 +65,8 @@ def pack(weight: Tensor, dtype: torch.dtype | None = None) -> None:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias for x `[T, in]` and weight `[out, in]`, computed in the type of x."""
+    if not len(x):  # a pass that emits nothing wants no logits: do not widen the head for them
+        return x.new_empty((0, len(weight)))
     packed = _packed(x, weight)
     if packed is None:
         return F.linear(x, weight.to(x.dtype), bias)

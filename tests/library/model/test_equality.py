@@ -112,6 +112,17 @@ def test_sdpa_is_the_reference_on_strips_of_any_layout() -> None:
 # Mutants: what a student would write. Each replaces a part of the package, and the equality test must see it.
 
 
+@pytest.mark.parametrize("tiles", [False, True])
+def test_bfloat16_with_and_without_matrix_tiles(tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    products = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert attention._outruns_fused(torch.bfloat16) == (products and not tiles)
+    for n, s in ((1, 40), (16, 16), (130, 130), (40, 300)):
+        q, k, v = (torch.randn(rows, heads, 64).bfloat16() for rows, heads in ((n, 6), (s, 2), (s, 2)))
+        expected = attention.reference(q, k, v)
+        torch.testing.assert_close(attention.sdpa(q, k, v), expected, rtol=3e-2, atol=3e-2)
+
+
 def _top_left(n_queries: int, n_keys: int, device: Any = "cpu") -> torch.Tensor:
     return torch.ones(n_queries, n_keys, dtype=torch.bool, device=device).tril()
 

@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import chunkprefill as cp
 from chunkprefill.configs import TINY
@@ -80,6 +81,31 @@ def test_logits_are_float32_from_a_packed_head(dtype: torch.dtype) -> None:
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
         model.pack()
+
+
+class Widened(TorchDispatchMode):
+    """The largest tensor that was cast while this mode was on, in numbers."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.aten._to_copy.default:
+            self.largest = max(self.largest, args[0].numel())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pass_that_emits_nothing_does_not_widen_the_head(packed: bool) -> None:
+    model = random_model(TINY, dtype=torch.bfloat16)
+    if packed:
+        model.pack()
+    with Widened() as seen:
+        logits = model._logits(torch.empty(0, TINY.d_model, dtype=torch.bfloat16))
+    assert logits.shape == (0, TINY.vocab_size) and logits.dtype == torch.float32
+    assert seen.largest == 0
+    with Widened() as seen:  # what the test above watches for does happen, where a row is wanted
+        random_model(TINY, dtype=torch.bfloat16)._logits(torch.empty(1, TINY.d_model, dtype=torch.bfloat16))
+    assert seen.largest == TINY.vocab_size * TINY.d_model
 
 
 def test_a_write_through_data_and_a_cast_leave_no_stale_copy() -> None:
