@@ -30,7 +30,7 @@ from measured_benches import (  # noqa: E402
     serve_blocks,
     simulate_blocks,
 )
-from measured_engines import openvino_blocks, vllm_blocks  # noqa: E402
+from measured_engines import engines_blocks, loading_blocks, openvino_blocks, vllm_blocks  # noqa: E402
 from measured_gpu import gpu_blocks  # noqa: E402
 
 from chunkprefill.plots.style import BADGES  # noqa: E402
@@ -74,6 +74,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Document], Iterator[str]]]] = {
     "gpu": ("On a GPU", gpu_blocks),
     "prefill": ("Chunked prefilling on a CPU", prefill_blocks),
     "serve": ("A served workload on a CPU", serve_blocks),
+    "engines": ("The same work on other engines, on a CPU", engines_blocks),
     "vllm": ("vLLM on a CPU, our engine, the simulator", vllm_blocks),
     "openvino": ("OpenVINO on a CPU", openvino_blocks),
     "overhead": ("What scheduling costs", overhead_blocks),
@@ -83,6 +84,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Document], Iterator[str]]]] = {
     "simulate": ("The simulator's speed", simulate_blocks),
     "analysis": ("Looking at long runs", analysis_blocks),
     "kernels": ("Priced kernels against published timings", kernels_blocks),
+    "loading": ("Checkpoints that others write", loading_blocks),
     "accuracy": ("The simulator against measured runs", accuracy_blocks),
     "grade": ("Grading", grade_blocks),
     "evidence": ("The claims of the book", evidence_blocks),

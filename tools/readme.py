@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # so that tests may import this file as tools.readme
+
+from measured_engines import engine_ratios  # noqa: E402
 
 import chunkprefill as cp  # noqa: E402
 from chunkprefill.scheduling.loop import Policy  # noqa: E402
@@ -31,47 +33,29 @@ def table(path: Path) -> str:
     return "\n".join([*lines, "", provenance_line(document)]) + "\n"
 
 
-def engines_table(path: Path) -> str:
+def engines_table(*paths: Path) -> str:
     """The ratios beside transformers and vLLM, a row for each piece of work; or that there are none yet."""
-    if not path.is_file():
+    documents = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    if not documents:
         return "Not yet recorded.\n"
-    document = json.loads(path.read_text())
-    rows: dict[str, dict[tuple[str, str], float]] = {}
-    for row in document["rows"]:
-        for engine, ratio in row["ratios"].items():
-            rows.setdefault(work_of(row), {})[row["dtype"], engine] = ratio
-    columns = sorted(
-        {key for ratios in rows.values() for key in ratios}, key=lambda key: (key[1], key[0] != "float32")
-    )
-    lines = ["| work | " + " | ".join(f"{engine}, {dtype}" for dtype, engine in columns) + " |"]
-    lines.append("|:---|" + "---:|" * len(columns))
-    for work, ratios in rows.items():
-        cells = (f"{ratios[key]:.2f}" if key in ratios else "–" for key in columns)
-        lines.append(f"| {work} | " + " | ".join(cells) + " |")
-    if document["clock"] == "cpu":
-        lines += ["", "*Processor time, on a machine that others used.*"]
-    vllm = document["engines"].get("vllm", {}).get("vllm")
-    return "\n".join([*lines, "", provenance_line(document, f", vLLM {vllm}" if vllm else "")]) + "\n"
+    header, rows = engine_ratios(documents)
+    lines = ["| " + " | ".join(header) + " |", "|:---|" + "---:|" * (len(header) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    for document in documents:
+        dtypes = " and ".join(dict.fromkeys(row["dtype"] for row in document["rows"]))
+        clock = "; processor time, on a machine that others used" if document["clock"] == "cpu" else ""
+        vllm = document["engines"].get("vllm", {}).get("vllm")
+        lines += ["", provenance_line(document, f"{clock}, vLLM {vllm}" if vllm else clock, dtypes)]
+    return "\n".join(lines) + "\n"
 
 
-def work_of(row: dict[str, Any]) -> str:
-    """What a row of the engines' bench measured, in words."""
-    if row["work"] == "prefill":
-        whole = row["chunk"] >= row["prompt"]
-        return f"one prompt of {row['prompt']:,}, " + ("whole" if whole else f"chunk {row['chunk']:,}")
-    if row["work"] == "serve":
-        tokens = f"{row['prompt_tokens']:,} + {row['output_tokens']:,} tokens"
-        return f"{row['requests']} requests, {tokens}, budget {row['budget']:,}"
-    return f"{row['sequences']} sequences decode at context {row['context']:,}"
-
-
-def provenance_line(document: dict[str, Any], more: str = "") -> str:
-    """Whose numbers these are, in a line of Markdown."""
+def provenance_line(document: dict[str, Any], more: str = "", what: str = "") -> str:
+    """Whose numbers these are, in a line of Markdown; `what` they are, where there are several."""
     p = document["provenance"]
     changed = " with uncommitted changes" if p["dirty"] else ""
     threads = f"{p['threads']} thread{'' if p['threads'] == 1 else 's'}"
     return (
-        f"*{p['device']}, {p['machine']}, torch {p['torch']}, {threads}, "
+        f"*{what}{': ' if what else ''}{p['device']}, {p['machine']}, torch {p['torch']}, {threads}, "
         f"transformers {p['versions']['transformers']}{more}, {p['date']}, "
         f"commit {p['commit'][:8]}{changed}, seed {p['seed']}.*"
     )
@@ -82,7 +66,7 @@ def filled_readme(text: str) -> str:
     results = ROOT / "benchmarks/results"
     blocks = {
         "prefill": table(results / "prefill-cpu.json"),
-        "engines": engines_table(results / "engines-cpu.json"),
+        "engines": engines_table(*sorted(results.glob("engines-*.json"), reverse=True)),
     }
     for name, block in blocks.items():
         begin, end = f"<!-- bench:{name} -->\n", f"<!-- /bench:{name} -->"

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from benchmarks import openvino as bench
+from benchmarks.runner import ROOT
+from tools import measured_engines
 
 FAKE = """
 import json, sys
@@ -77,3 +79,16 @@ def test_a_run_that_fails_is_one_line_and_writes_nothing(fake, tmp_path, capsys,
         and said.count("\n") == 1
         and not out.exists()
     )
+
+
+def test_the_recorded_runs_show_what_chapter_8_says_of_them():
+    """A small budget: short gaps, and the newcomer waits for the document. A large one: one long gap."""
+    document = json.loads((ROOT / "benchmarks/results/openvino-cpu.json").read_text())
+    rows = {row["settings"]: row for row in document["rows"]}
+    small, large = rows["budget 256"], rows["budget 4096"]
+    assert 2 * small["s"]["gap"] < large["s"]["gap"] == pytest.approx(large["s"]["document"], rel=0.05)
+    seen = {request["name"]: request for request in small["tokens_s"]}
+    read = (seen["document"]["sent"], seen["document"]["tokens"][0])
+    assert read[0] < seen["late"]["sent"] < read[1] <= seen["late"]["tokens"][0]
+    text = "\n".join(measured_engines.openvino_blocks(document))
+    assert "while it was read, answered after it" in text and "after the document was read" in text
