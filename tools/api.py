@@ -1,7 +1,7 @@
-"""Write `book/api.md` from the sources, without importing them: `python tools/api.py [--check]`.
+"""Write `book/api.md` and a page for each room of the packages: `python tools/api.py [--check]`.
 
-The names are those of the table `_PUBLIC` in `chunkprefill/__init__.py`, grouped by module; signatures and
-docstrings are read with `ast`, so that the page can be made where torch is not installed.
+Nothing is imported, so that the pages can be made where torch is not installed. The names are those of the tables
+`_PUBLIC` in each package's `__init__.py`, grouped by room and module; signatures and docstrings are read with `ast`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,92 @@ import inspect
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("chunkprefill", "chunkprefill_course")
-PAGE = ROOT / "book/api.md"
+BOOK = ROOT / "book"
 ARGUMENT = r"[a-z_]\w*(?:, [a-z_]\w*)*: +\S"  # a line that explains an argument
 WIDTH = 72  # characters of a signature line; a phone scrolls the box, a desktop need not
 
-HEAD = """# The package, name by name
+MADE = (
+    "<!-- Written by tools/api.py from the sources. Do not edit: change a docstring, then `make pages`. -->"
+)
 
-<!-- Written by tools/api.py from the sources. Do not edit: change a docstring, then `make pages`. -->
+HEAD = f"""# The package, name by name
 
-Everything below is reached as `import chunkprefill as cp`, then `cp.NAME`.
-A name is imported when it is first used, so the scheduler and the simulator start without torch.
+{MADE}
 
-Shapes are in brackets: `T` tokens in one pass, `S` positions in the cache, `H` query heads, `Hkv` key/value
+`import chunkprefill as cp`, then `cp.NAME`; a name is imported when it is first used, so the scheduler and the simulator start
+without torch. Each room of the package has a page of its own, which says what its names take and return.
+"""
+
+UNITS = """Shapes are in brackets: `T` tokens in one pass, `S` positions in the cache, `H` query heads, `Hkv` key/value
 heads, `D` numbers in a head, `L` layers. Times are in seconds, sizes in bytes, lengths in tokens.
 """
+
+
+@dataclass(frozen=True)
+class Room:
+    """One page: its file's name, its title, what a reader finds in it, and the modules whose names it holds."""
+
+    name: str
+    title: str
+    says: str
+    modules: tuple[str, ...]  # dotted; one that is a package stands for all that is in it
+    package: str = "chunkprefill as cp"
+
+    def holds(self, module: str) -> bool:
+        return any(f"{module}.".startswith(f"{one}.") for one in self.modules)
+
+
+#: A phone lays out and styles a page as a whole: all names on one page kept it busy for seconds.
+ROOMS = (
+    Room(
+        "cache",
+        "Cache, model and engine",
+        "Cut a prompt into chunks, build its KV cache on a model, generate from it; run many prompts on an engine.",
+        tuple(f"chunkprefill.{one}" for one in ("splitting", "generation", "engine", "model", "env")),
+    ),
+    Room(
+        "scheduling",
+        "Scheduling",
+        "Requests, plans, batches and traces; the pool of cache blocks; the loop that serves requests; the policies that decide who runs.",
+        ("chunkprefill.scheduling",),
+    ),
+    Room(
+        "simulation",
+        "Simulation and prices",
+        "Run the loop on a price in place of a model: cost models, named models and devices, workloads, capacity, calibration.",
+        ("chunkprefill.simulation", "chunkprefill.configs"),
+    ),
+    Room(
+        "metrics",
+        "Metrics and measurements",
+        "What a trace says: waits, gaps, summaries, where the time of a step goes; and how an engine is measured and profiled.",
+        tuple(f"chunkprefill.{one}" for one in ("metrics", "measuring", "profiling", "recording", "measure")),
+    ),
+    Room(
+        "plots",
+        "Pictures",
+        "Draw a trace or numbers: each picture is an SVG with its caption, its description and a table of its numbers.",
+        ("chunkprefill.plots",),
+    ),
+    Room(
+        "servers",
+        "Real servers",
+        "Probe a running server, read what the probe recorded, and get advice on the server's settings.",
+        ("chunkprefill.servers",),
+    ),
+    Room(
+        "course",
+        "The course's own",
+        "Forms that ask and answer, and recorded runs: what the notebooks and pages use beside the library.",
+        ("chunkprefill_course",),
+        "chunkprefill_course as course",
+    ),
+)
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.Assign | ast.AnnAssign
 
@@ -69,6 +137,7 @@ def module_path(module: str) -> Path:
     return base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
 
 
+@cache
 def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> Found:
     """The definition of `name`, followed through `from … import` where a package hands it on."""
     path = module_path(module)
@@ -158,7 +227,7 @@ def prose(docstring: str | None) -> str:
 
 def code(text: str) -> list[str]:
     """Lines of a Python block, as a directive: a signature is no program, and formatters leave it alone."""
-    return ["```{code-block} python", text, "```"]
+    return ["```{code-block} python", ":class: cp-signature", text, "```"]
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:
@@ -214,8 +283,7 @@ def name_lines(module: str, name: str) -> list[str]:
     """One public name as MyST."""
     found = find(module, name)
     node = found.node
-    kind = "class-" if isinstance(node, ast.ClassDef) else ""  # Picture and picture would be one label
-    out = [f"(api-{kind}{name})=", f"### `{name}`", ""]
+    out = [f"({label(module, name)})=", f"### `{name}`", ""]
     if isinstance(node, ast.ClassDef):
         return out + class_lines(found, name)
     if isinstance(node, ast.FunctionDef):
@@ -239,31 +307,85 @@ def constant_lines(found: Found, node: ast.Assign | ast.AnnAssign, name: str) ->
     return [*note, *code(f"{name} = {value if len(value) <= WIDTH else '…'}"), ""]
 
 
-def page() -> str:
-    """The whole of `book/api.md`."""
+def tables() -> dict[str, list[str]]:
+    """{dotted module: its public names}, of both packages."""
+    found = {}
+    for package in PACKAGES:
+        table = public_table(module_path(package).read_text("utf8"))
+        found |= {f"{package}.{module}": names for module, names in table.items()}
+    return found
+
+
+def room_of(module: str) -> Room:
+    """The one room that holds `module`."""
+    found = [room for room in ROOMS if room.holds(module)]
+    if len(found) != 1:
+        rooms = ", ".join(room.name for room in found) or "none"
+        raise ValueError(f"{module}: each module belongs to one room of ROOMS, and these hold it: {rooms}")
+    return found[0]
+
+
+def label(module: str, name: str) -> str:
+    """What a link to a name is written to: `Picture` and `picture` are two."""
+    is_class = isinstance(find(module, name).node, ast.ClassDef)
+    return f"api-{'class-' if is_class else ''}{name}"
+
+
+def room_page(room: Room) -> str:
+    """A room's page: each of its modules, each of their names."""
+    short = room.package.split()[-1]
+    out = [f"# {room.title}, name by name", "", MADE, "", room.says]
+    out += [f"`import {room.package}`, then `{short}.NAME`. [All names](../api.md).", "", UNITS]
+    for module, names in tables().items():
+        if room_of(module) is room:
+            docstring = ast.get_docstring(ast.parse(module_path(module).read_text("utf8"))) or ""
+            out += [f"## `{module}`", "", prose(docstring.partition("\n")[0]), ""]
+            for name in names:
+                out += name_lines(module, name)
+    return _tidy(out)
+
+
+def first_page() -> str:
+    """`book/api.md`: the rooms, and all their names as links."""
     out = [HEAD]
-    tables = {package: public_table(module_path(package).read_text("utf8")) for package in PACKAGES}
-    for module, names in ((f"{p}.{m}", names) for p, table in tables.items() for m, names in table.items()):
-        docstring = ast.get_docstring(ast.parse(module_path(module).read_text("utf8"))) or ""
-        summary = docstring.partition("\n")[0]
-        out += [f"## `{module}`", "", prose(summary), ""]
-        for name in names:
-            out += name_lines(module, name)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).rstrip() + "\n"
+    for room in ROOMS:
+        names = [(m, name) for m, names in tables().items() if room_of(m) is room for name in names]
+        links = ", ".join(
+            f"[`{name}`]({label(m, name)})" for m, name in sorted(names, key=lambda one: one[1].lower())
+        )
+        out += [f"## [{room.title}](api/{room.name}.md)", "", room.says, "", f"{links}.", ""]
+    return _tidy(out)
+
+
+def _tidy(lines: list[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """{file: text} of all that this writes."""
+    made = {BOOK / "api.md": first_page()}
+    return made | {BOOK / f"api/{room.name}.md": room_page(room) for room in ROOMS}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="fail if the page is stale; write nothing")
-    text = page()
-    if parser.parse_args().check:
-        if PAGE.is_file() and PAGE.read_text("utf8") == text:
-            return 0
-        print("book/api.md is stale: run `make pages`", file=sys.stderr)
-        return 1
-    PAGE.write_text(text, encoding="utf8")
+    parser.add_argument("--check", action="store_true", help="fail if a page is stale; write nothing")
+    check = parser.parse_args().check
+    made = pages()
+    stale = [path for path, text in made.items() if not path.is_file() or path.read_text("utf8") != text]
+    stale += sorted(set((BOOK / "api").glob("*.md")) - set(made))  # of a room that is no more
+    if check:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is stale: run `make pages`", file=sys.stderr)
+        return int(bool(stale))
+    (BOOK / "api").mkdir(exist_ok=True)
+    for path in stale:
+        if path in made:
+            path.write_text(made[path], encoding="utf8")
+        else:
+            path.unlink()
     return 0
 
 
