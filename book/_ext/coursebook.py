@@ -1,6 +1,6 @@
 """What the book adds to Jupyter Book: light pages, badges, and checks that a page can be read by everybody.
 
-- A page loads what it uses: no thebe, no icon program (`icons.css` draws the few icons there are), the theme's menus
+- A page loads what it uses: no thebe, no program for copying, no icon program (`icons.css` draws the few icons there are), the theme's menus
   when one is touched, no search index outside the search page, formulas and widgets only where there are any, `course.js` only beside an
   element of the course. Nothing comes from another host, and all of it works from `file://`.
 - The role {badge}`measured` (counted, simulated, published, drawing) says where a figure comes from.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from folds import fold_code, fold_evidence
+from folds import fold_code, fold_evidence, hold_frames
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -41,8 +41,8 @@ LIVE = re.compile(
 )  # what live.js serves: code, explorers, the clinic, the laboratory
 OPTIONAL = {  # part of a script's or a style sheet's name -> what a page that uses it contains
     "thebe": re.compile(r"(?!)"),  # nothing does
-    "copybutton": re.compile(r'<div class="highlight'),
-    "clipboard": re.compile(r'<div class="highlight'),
+    "copybutton": re.compile(r"(?!)"),  # `reader.js` has its own, made when a block comes near the screen
+    "clipboard": re.compile(r"(?!)"),
     "togglebutton": re.compile(r'class="[^"]*(dropdown|toggle|tag_hide)'),
     "design-tabs": re.compile(r'class="[^"]*sd-tab-set'),
     "sphinx-design": re.compile(r'class="[^"]*sd-'),
@@ -272,7 +272,7 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
             body = with_letters(body)
         body = styled_once(body)
         body = fold_evidence(fold_code(named_frames(aligned(frame_tables(spoken(body))))))
-        context["body"] = body = tab_stops(body)
+        context["body"] = body = hold_frames(tab_stops(body))
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")

@@ -1,4 +1,7 @@
-"""What of a page waits behind a fold: long code, and a claim's long table of numbers. HTML in, HTML out."""
+"""What of a page waits: long code and a claim's long table of numbers behind a fold, an explorer's frames unread.
+
+HTML in, HTML out.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +52,34 @@ def fold_evidence(html: str) -> str:
         html,
         flags=re.S,
     )
+
+
+def hold_frames(html: str) -> str:
+    """Leave the frames of explorers that do not show at first unread, until `reader.js` is asked for one.
+
+    What stands in `<noscript>` is no element where scripts run: a phone need not build four thousand of them to
+    show the first frame. Where no script runs, all is as it was.
+    """
+    parts, at = [], 0
+    for found in re.finditer(r'<div class="cp-explorer" id="([^"]+)"', html):
+        end = _closed(html, found.start())
+        checked = dict(re.findall(rf'id="{found[1]}-(\d+)-(\d+)" checked', html[found.start() : end]))
+        shown = "cp-frame-" + "-".join(checked[p] for p in sorted(checked))
+        for frame in re.finditer(r'<div class="(cp-frame [^"]*)">', html[found.start() : end]):
+            begin = found.start() + frame.end()
+            if shown in frame[1].split():
+                continue
+            close = _closed(html, found.start() + frame.start()) - len("</div>")
+            parts += [html[at:begin], "<noscript>", html[begin:close], "</noscript>"]
+            at = close
+    return "".join([*parts, html[at:]])
+
+
+def _closed(html: str, start: int) -> int:
+    """Where the `<div>` that begins at `start` has ended."""
+    depth = 0
+    for tag in re.finditer(r"<(/?)div\b", html[start:]):
+        depth += -1 if tag[1] else 1
+        if depth == 0:
+            return html.index(">", start + tag.start()) + 1
+    raise ValueError(f"a div that does not end: {html[start : start + 80]}")

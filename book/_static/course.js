@@ -30,6 +30,15 @@
     try { localStorage.setItem(KEY + id, value); return true; } catch { return false; }
   };
 
+  // The same page may be open twice: what is answered in one is shown by the other. A page that comes back from the
+  // browser's memory has missed what happened meanwhile.
+  const followers = new Map(); // key -> what shows its value
+  const follow = (key, show) => followers.set(key, show);
+  addEventListener("storage", ({ key, newValue }) => followers.get(key)?.(newValue));
+  addEventListener("pageshow", ({ persisted }) => {
+    if (persisted) followers.forEach((show, key) => { try { show(localStorage.getItem(key)); } catch { /* nothing is kept */ } });
+  });
+
   const fleeting = () => localStorage.fleeting === true; // what a page has where the browser refuses storage: first.js
 
   // A guess may be a number too. `chunkprefill_course/forms/guess.py` says the same in a notebook.
@@ -113,6 +122,10 @@
         all(`[data-recall="${id}"]`).forEach(recall);
       });
     }
+    follow(KEY + id, (key) => {
+      all("input[type=radio]", box).forEach((input) => (input.checked = input.value === key));
+      all(`[data-recall="${id}"]`).forEach(recall);
+    });
     if (box.dataset.number) {
       const field = numberField(id, box.dataset.number, () => all(`[data-recall="${id}"]`).forEach(recall));
       box.querySelector("fieldset").append(field);
@@ -176,10 +189,15 @@
       }
     };
 
-    const mine = (() => { try { return (localStorage.getItem(ORDER + box.dataset.id) || "").split(" "); } catch { return []; } })();
-    if (mine.length === cards().length && cards().every((card) => mine.includes(card.dataset.key))) {
-      cards().sort((a, b) => mine.indexOf(a.dataset.key) - mine.indexOf(b.dataset.key)).forEach((card) => list.append(card));
-    }
+    const first = cards();
+    const arrange = (words) => {
+      const keys = (words || "").split(" "), at = (card) => keys.indexOf(card.dataset.key);
+      const whole = keys.length === first.length && first.every((card) => at(card) >= 0);
+      list.append(...(whole ? [...first].sort((a, b) => at(a) - at(b)) : first));
+    };
+    const name = ORDER + box.dataset.id;
+    try { if (localStorage.getItem(name)) arrange(localStorage.getItem(name)); } catch { /* not kept */ }
+    follow(name, (words) => { arrange(words); clear(); });
     for (const card of cards()) {
       const text = words(card);
       const grip = make("button", { type: "button", class: "cp-grip", "aria-label": `Move: ${text} Use the arrow keys, or drag.` }, "⠿");

@@ -63,6 +63,36 @@
     watch();
   };
 
+  // --- code can be copied: a block's button is made when the block comes near the screen ------------------------------
+  // What a cell printed, a signature and what a reader types are not offered.
+  const copied = async (text) => {
+    try { await navigator.clipboard.writeText(text); return true; } catch { /* from a folder there is an older way */ }
+    const area = make("textarea", { "aria-hidden": "true", class: "cp-voice" });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    try { return document.execCommand("copy"); } finally { area.remove(); }
+  };
+  const copying = () => {
+    const blocks = all(".bd-article .highlight > pre").filter((pre) => !pre.closest(".cell_output, .cp-signature, .cp-el"));
+    const seen = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target: pre } of entries) {
+        if (!isIntersecting) continue;
+        seen.unobserve(pre);
+        const button = make("button", { type: "button", class: "cp-copy", "aria-label": "Copy this code" });
+        const said = make("span", { class: "cp-voice", role: "status" });
+        button.addEventListener("click", async () => {
+          const done = await copied(pre.textContent);
+          button.classList.toggle("cp-copied", done);
+          said.textContent = done ? "Copied." : "The browser does not allow copying: select the code.";
+          setTimeout(() => { button.classList.remove("cp-copied"); said.textContent = ""; }, 2000);
+        });
+        pre.after(button, said);
+      }
+    }, { rootMargin: "900px 0px" });
+    blocks.forEach((pre) => seen.observe(pre));
+  };
+
   // --- where one is in a chapter, and where one stopped ----------------------------------------------------------
   const progress = () => {
     const article = document.querySelector(".bd-article"), heads = all(".bd-article h2");
@@ -124,7 +154,7 @@
     const fetched = () => (texts ??= new Promise((go) => {
       const script = make("script", { src: new URL("previews.js", BASE) });
       script.onload = () => go(window.coursePreviews || {});
-      script.onerror = () => go({});
+      script.onerror = () => { texts = undefined; go({}); }; // offline: the next word asks again
       document.head.append(script);
     }));
     let over;
@@ -150,11 +180,22 @@
     addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   };
 
-  // --- explorers: what a move changed is said ---------------------------------------------------------------------
+  // --- explorers: a frame is read when it is asked for, and what a move changed is said ------------------------------
   const explorers = () => {
     const voice = make("div", { class: "cp-voice", role: "status" });
     let there = false;
+    const read = (frame) => { // where scripts run, what is in a noscript is its text
+      const held = frame?.querySelector(":scope > noscript");
+      if (held) held.outerHTML = held.textContent;
+    };
+    const shown = (box) => {
+      const chosen = all(".cp-pills", box).map((set) => all("input[type=radio]", set).findIndex((one) => one.checked));
+      read(box.querySelector(`.cp-frame-${chosen.join("-")}`));
+    };
+    if (!CSS.supports("selector(:has(a))")) all(".cp-frame").forEach(read); // then each of them shows
+    addEventListener("pageshow", () => all(".cp-explorer").forEach(shown)); // a browser may remember what was chosen
     for (const box of all(".cp-explorer")) {
+      box.addEventListener("change", () => shown(box));
       if (!there) { document.body.append(voice); there = true; }
       box.addEventListener("change", ({ target }) => setTimeout(() => {
         if (target.type !== "radio") return; // a number is drawn, and said, when it is asked for
@@ -173,6 +214,16 @@
         input.addEventListener("change", () => keep(`answer:${id}`, input.value));
       }
     }
+    const show = (id, value) => { // what was chosen where the same page is open a second time
+      for (const box of all(".cp-choice")) {
+        if (box.dataset.id === id) all("input[type=radio]", box).forEach((input) => (input.checked = input.value === value));
+      }
+    };
+    const ANSWER = `${OURS}answer:`;
+    addEventListener("storage", ({ key, newValue }) => { if (key?.startsWith(ANSWER)) show(key.slice(ANSWER.length), newValue); });
+    addEventListener("pageshow", ({ persisted }) => {
+      if (persisted) all(".cp-choice").forEach((box) => { if (kept(`answer:${box.dataset.id}`)) show(box.dataset.id, kept(`answer:${box.dataset.id}`)); });
+    });
     const foot = document.querySelector(".bd-article");
     if (!foot || !document.querySelector(".cp-el")) return;
     const line = make("p", { class: "cp-clear-line" });
@@ -180,7 +231,9 @@
     const said = make("span", { role: "status" });
     clear.addEventListener("click", () => {
       try {
-        Object.keys(localStorage).filter((key) => key.startsWith(OURS)).forEach((key) => localStorage.removeItem(key));
+        for (const held of [localStorage, sessionStorage]) {
+          Object.keys(held).filter((key) => key.startsWith(OURS)).forEach((key) => held.removeItem(key));
+        }
         said.textContent = " Cleared: predictions, choices, orders, code and the place where you stopped.";
         setTimeout(() => location.reload(), 900);
       } catch { said.textContent = " This browser keeps nothing."; }
@@ -216,7 +269,7 @@
     }, true);
   };
 
-  const start = () => [menus, drawers, printing, tabStops, sameplace, progress, previews, explorers, answers].forEach((part) => part());
+  const start = () => [menus, drawers, printing, tabStops, copying, sameplace, progress, previews, explorers, answers].forEach((part) => part());
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

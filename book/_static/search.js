@@ -14,10 +14,23 @@
     }
     return found;
   };
-  const index = rows.map(([page, id, title, head, text]) => ({ page, id, title, head, text, heads: counted(head), body: counted(text) }));
-  const spread = new Map(); // in how many sections a word stands
-  for (const row of index) for (const word of new Set([...row.heads.keys(), ...row.body.keys()])) spread.set(word, (spread.get(word) || 0) + 1);
-  const vocabulary = [...spread.keys()];
+  const index = [], spread = new Map(); // in how many sections a word stands
+  let vocabulary = [];
+  const add = ([page, id, title, head, text]) => {
+    const row = { page, id, title, head, text, heads: counted(head), body: counted(text) };
+    index.push(row);
+    for (const word of new Set([...row.heads.keys(), ...row.body.keys()])) spread.set(word, (spread.get(word) || 0) + 1);
+  };
+  // A phone takes a second for all sections: they are read a little at a time, so that it goes on drawing and typing.
+  const SLICE_MS = 12;
+  const read = (async () => {
+    for (let n = 0; n < rows.length;) {
+      const until = performance.now() + SLICE_MS;
+      while (n < rows.length && performance.now() < until) add(rows[n++]);
+      await new Promise((go) => setTimeout(go));
+    }
+    vocabulary = [...spread.keys()];
+  })();
   const rare = (word) => Math.log(1 + index.length / (spread.get(word) || 1));
 
   /** Whether two words are at most `most` slips apart: a letter too many, too few, wrong, or two swapped. */
@@ -37,7 +50,12 @@
   };
 
   /** What a word of the query may mean: [word of the book, how sure]. */
+  const meant = new Map();
   const meanings = (word) => {
+    if (!meant.has(word)) meant.set(word, looked(word));
+    return meant.get(word);
+  };
+  const looked = (word) => {
     const key = stem(word);
     if (spread.has(key)) return [[key, 1], ...(key.length > 3 ? vocabulary.filter((w) => w !== key && w.startsWith(key)).slice(0, 12).map((w) => [w, 0.4]) : [])];
     const begins = key.length > 3 ? vocabulary.filter((w) => w.startsWith(key)) : [];
@@ -46,9 +64,10 @@
     return most ? vocabulary.filter((w) => near(key, w, most)).slice(0, 12).map((w) => [w, 0.5]) : [];
   };
 
+  const MOST = 24, LONGEST = 60; // words of a query, letters of a word: what is pasted may be a book
   const COMMON = new Set("a an the of to in is it and or for on by with what how why when does do be are that this at from i my".split(" "));
   const search = (query) => {
-    const typed = words(query), asked = typed.filter((word) => !COMMON.has(word));
+    const typed = words(query.slice(0, 4000)).filter((word) => word.length <= LONGEST).slice(0, MOST), asked = typed.filter((word) => !COMMON.has(word));
     const wanted = (asked.length ? asked : typed).map((word) => [word, meanings(word)]);
     const phrase = query.toLowerCase().trim();
     const found = [];
@@ -70,12 +89,12 @@
       if (!met) continue;
       score *= (met / wanted.length) ** 2;
       if (phrase.length > 5 && `${row.head} ${row.text}`.toLowerCase().includes(phrase)) score *= 1.6;
-      if (/api\.html$|claims\.html$|measurements\.html$/.test(row.page)) score *= 0.6; // lists, where chapters explain
+      if (/api(\/\w+)?\.html$|claims\.html$|measurements\.html$/.test(row.page)) score *= 0.6; // lists, where chapters explain
       found.push({ row, score, marks });
     }
     return found.sort((a, b) => b.score - a.score).slice(0, 30);
   };
-  window.courseSearch = (query) => search(query).map(({ row }) => [row.page, row.id, row.head]);
+  window.courseSearch = async (query) => (await read, search(query)).map(({ row }) => [row.page, row.id, row.head]);
 
   const make = (tag, attributes = {}, text = "") => {
     const node = document.createElement(tag);
@@ -96,8 +115,13 @@
   const start = () => {
     const field = document.getElementById("cp-query"), list = document.getElementById("cp-found"), count = document.getElementById("cp-count");
     if (!field) return;
-    const show = () => {
-      const query = field.value.trim(), found = query ? search(query) : [];
+    let coming = 0;
+    const show = async () => {
+      const query = field.value.trim(), mine = (coming += 1);
+      if (query && !vocabulary.length) count.textContent = "Reading the book's sections.";
+      await read;
+      if (mine !== coming) return; // something else has been typed meanwhile
+      const found = query ? search(query) : [];
       list.replaceChildren(...found.map(({ row, marks }) => {
         const item = make("li");
         item.append(make("a", { href: `${row.page}${row.id ? `#${row.id}` : ""}` }, row.head || row.title));
@@ -105,7 +129,7 @@
         item.append(excerpt(row, marks));
         return item;
       }));
-      count.textContent = query ? (found.length ? `${found.length === 30 ? "The first 30" : found.length} section${found.length === 1 ? "" : "s"}` : `Nothing found for “${query}”.`) : "";
+      count.textContent = query ? (found.length ? `${found.length === 30 ? "The first 30" : found.length} section${found.length === 1 ? "" : "s"}` : `Nothing found for “${query.length > 80 ? `${query.slice(0, 80)}…` : query}”.`) : "";
     };
     field.value = new URLSearchParams(location.search).get("q") || "";
     field.addEventListener("input", show);

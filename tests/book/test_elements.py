@@ -449,7 +449,7 @@ EXPLORERS = """box => {  // every setting of an explorer: how many frames are se
   const seen = [];
   const walk = (depth) => {
     if (depth === groups.length) {
-      seen.push([...box.querySelectorAll('.cp-frame')].filter(frame => frame.offsetParent).length);
+      seen.push([...box.querySelectorAll('.cp-frame')].filter(frame => frame.offsetParent && frame.querySelector('svg')).length);
       return;
     }
     for (const input of groups[depth]) { input.click(); walk(depth + 1); }

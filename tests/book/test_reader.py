@@ -68,7 +68,16 @@ def test_an_abbreviation_is_no_beginning_of_another_word(new_page, site_url):
 def test_nothing_found_is_said(new_page, site_url):
     page = new_page(390)
     page.goto(f"{site_url}/search.html?q=zzzzqqqq")
-    assert "Nothing found" in page.locator("#cp-count").inner_text()
+    page.get_by_text("Nothing found for “zzzzqqqq”").wait_for()
+
+
+def test_a_book_pasted_into_the_search_is_answered(new_page, site_url):
+    """The first words of it are looked for; none of it becomes part of the page."""
+    page = new_page(390)
+    page.goto(f"{site_url}/search.html")
+    page.locator("#cp-query").fill("<img src=x onerror=window.caught=1> " + "prefix caching " * 100_000)
+    page.locator("#cp-found li").first.wait_for()
+    assert page.evaluate("() => window.caught") is None and not page.problems
 
 
 def test_the_phones_contents_close_after_a_tap(chapter):
@@ -91,6 +100,44 @@ def test_a_choice_is_kept_and_cleared(chapter):
     page.wait_for_function("() => document.querySelector('.cp-choice input:checked')")
     page.locator(".cp-clear").click()
     page.wait_for_function("() => !document.querySelector('.cp-choice input:checked')")
+
+
+def test_a_page_open_twice_has_one_set_of_answers(browser, site_url):
+    """What is typed or chosen in one tab is shown by the other, which would overwrite it unseen."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    first, second = context.new_page(), context.new_page()
+    for page in (first, second):
+        page.goto(f"{site_url}/notebooks/03_practice.html")
+    first.locator(".cp-editor textarea").first.click()
+    first.locator(".cp-editor .cm-content").wait_for()
+    first.keyboard.type("# mine ")
+    first.locator(".cp-choice label").first.click()
+    second.wait_for_function("() => document.querySelector('.cp-editor textarea').value.includes('# mine')")
+    second.wait_for_function("() => document.querySelector('.cp-choice input:checked')")
+    second.locator(".cp-editor textarea").first.click()
+    second.locator(".cp-editor .cm-content").wait_for()
+    second.keyboard.type("# hers ")
+    text = "() => document.querySelector('.cp-editor').innerText"
+    first.wait_for_function(f"{text}.includes('# hers')")
+    assert "# mine" in first.evaluate(text) and "# mine" in second.evaluate(text)
+    second.locator(".cp-reset").first.click()
+    first.wait_for_function("() => !document.querySelector('.cp-editor').innerText.includes('# mine')")
+    context.close()
+
+
+def test_code_can_be_copied_and_its_button_covers_none_of_it(browser, site_url):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    page = context.new_page()
+    page.goto(f"{site_url}/book/setup.html")
+    button = page.locator(".cp-copy").first
+    code = page.locator(".highlight:has(> .cp-copy) > pre").first
+    assert code.bounding_box()["x"] + code.bounding_box()["width"] <= button.bounding_box()["x"] + 1
+    button.click()
+    page.locator(".cp-copied").wait_for()
+    assert page.evaluate("() => navigator.clipboard.readText()") == code.text_content()
+    context.close()
 
 
 def test_a_measured_answer_is_covered_until_predicted(chapter):
