@@ -16,6 +16,7 @@ import sys
 import zipfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
@@ -144,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
     from chunkprefill_course.live.lab import options
 
     form = json.dumps(options(), indent=1).encode()
-    asked = {id: slices.asked(explorers.made(program)) for id, program in slices.live().items()}
+    asked: dict[str, Any] = {id: slices.asked(explorers.made(made)) for id, made in slices.live().items()}
+    asked |= slices.NOT_LIVE  # a page shows a field for a number, or says why there is none
     sizes = {path.name: path.stat().st_size for path in fetched()} | {"packages.zip": len(content)}
     for path, made in (
         (out, content),

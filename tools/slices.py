@@ -2,7 +2,8 @@
 
 A page shows the frames that were recorded. To draw one for any value, the reader's browser runs the code of the
 notebook: the statement with the `Explorer`, and before it those statements alone that define what it uses. Some
-explorers cannot be drawn there, because they need what a page does not have: `NOT_LIVE` says which, and why.
+explorers cannot be drawn there, because they need what a page does not have: `NOT_LIVE` says which, and why; the page
+says it too.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ PRELUDE = "import chunkprefill as cp\nimport chunkprefill_course as course\n"
 #: A name that a notebook reads from the real model's weights -> the same without them.
 WITHOUT_WEIGHTS = {"config": 'cp.MODELS["smollm2-135m"]'}
 COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
-#: id -> why no page can draw it for a value that was not recorded.
+#: id -> why no page can draw it for a value that was not recorded, as the page says it.
 NOT_LIVE = {
-    "documents-chats": "its load is drawn by numpy's generator",
-    "frontier": "it sweeps five budgets over five rates with numpy's summaries: minutes in a page",
-    "lanes": "the idle share in its caption is numpy's summary of a run",
-    "six-rules": "it has no number to choose: six engines, each with its rules",
+    "documents-chats": "its requests are drawn with numpy, which Python in a page does not have here",
+    "frontier": "it needs fifty simulated runs and numpy, which Python in a page does not have here",
+    "lanes": "the idle share in its caption takes numpy, which Python in a page does not have here",
 }
+#: Nothing in these is a number: their recorded frames are all that there are.
+NO_NUMBER = ("six-rules",)
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def all_explorers(root: Path = ROOT) -> dict[str, str]:
 
 def live(root: Path = ROOT) -> dict[str, str]:
     """Those that a page can draw for any value."""
-    return {id: program for id, program in all_explorers(root).items() if id not in NOT_LIVE}
+    recorded = {*NOT_LIVE, *NO_NUMBER}
+    return {id: program for id, program in all_explorers(root).items() if id not in recorded}
 
 
 def asked(explorer: Any) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
    whole experiment; the run before stays beside the newest one. */
 "use strict";
 (() => {
-  const { ask, stop, restart, clean, make, kept, keep, editorOf, base } = window.courseLive;
+  const { ask, restart, clean, make, kept, keep, editorOf, base } = window.courseLive;
   const KEY = "chunkprefill:lab";
   const MINE = `# A policy decides: {request: tokens} for the next step. It may only look.
 class Policy:
@@ -106,10 +106,12 @@ class Policy:
     const policy = select([...Object.keys(options.policies), own], "ChunkedPrefill");
     const settings = make("div", { class: "cp-fields" });
     const codeBox = make("div", { id: "cp-lab-code" });
-    const [place, code] = editorOf(codeBox, MINE, "the policy");
+    let foreign = false; // the code came in a link or a file
+    const [place, code] = editorOf(codeBox, MINE, "the policy", { mine: () => !foreign, follows: false });
     const warning = make("p", { class: "cp-foreign", role: "alert" });
-    warning.hidden = true;
-    codeBox.append(warning, place);
+    const back = make("button", { type: "button", class: "cp-reset" }, "Show my own code instead");
+    warning.hidden = back.hidden = true;
+    codeBox.append(warning, back, place);
     codeBox.hidden = true;
     let inputs = {};
     const defaults = { token_budget: 512, chunk: 512, max_tokens: 8192, batch_size: 8, max_num_batched_tokens: 512 };
@@ -166,10 +168,9 @@ class Policy:
     });
     // Code that came in a link or a file is someone else's: that is said above it, and on the button that runs it.
     // It stays so while it is edited; what it left behind in Python is gone before anything else runs.
-    let foreign = false;
     const mark = (yes) => {
       foreign = yes;
-      warning.hidden = !foreign;
+      warning.hidden = back.hidden = !foreign;
       warning.textContent = foreign
         ? "Someone else wrote this code: it came with a link or a file. Read it before you run it. It runs without network and page." : "";
       mind();
@@ -177,14 +178,17 @@ class Policy:
     const theirs = () => foreign && policy.value === own;
     const mind = () => { go.textContent = theirs() ? "Run someone else's code" : "Run"; };
     policy.addEventListener("change", mind);
+    back.addEventListener("click", () => { mark(false); code.show(code.kept() ?? MINE); });
 
-    const set = (given, outside) => {
+    /** `outside`: from a link or a file. `newest`: what this tab held last, where a run may be older than what was typed since. */
+    const set = (given, outside, newest = false) => {
       given = objectOf(given);
       const first = Object.values(options.scenarios)[0], chosen = objectOf(given.policy), made = objectOf(given.machine);
       requests.value = typeof given.requests === "string" ? given.requests : first;
       const written = typeof chosen.code === "string" ? chosen.code : "";
       policy.value = written ? own : has(options.policies, chosen.name) ? chosen.name : "ChunkedPrefill";
-      if (written) code.set(written);
+      mark(Boolean(written) && (outside || given.foreign === true));
+      if (written && (foreign || newest || code.kept() === null)) code.show(written);
       offer(chosen.args);
       for (const [name, control] of Object.entries(machine)) {
         const at = has(made, name) ? made[name] : undefined;
@@ -193,11 +197,25 @@ class Policy:
         else if (control.localName !== "select") control.value = String(at);
         else if ([...control.options].some((option) => option.value === at)) control.value = at;
       }
-      mark(Boolean(written) && (outside || given.foreign === true));
       if (foreign) told("Someone else wrote this policy's code. Read it before you press Run.");
     };
 
-    let before, mine = location.hash, n_runs = 0;
+    // What is not run yet outlives a reload too, in this tab alone: another tab has an experiment of its own.
+    let soon, whole = false; // whether the form holds an experiment yet
+    const note = () => {
+      try { if (whole) sessionStorage.setItem(KEY, JSON.stringify({ ...experiment(), foreign: theirs(), at: location.hash })); } catch { /* not kept */ }
+    };
+    for (const type of ["input", "change"]) form.addEventListener(type, () => { clearTimeout(soon); soon = setTimeout(note, 300); });
+    addEventListener("pagehide", () => { clearTimeout(soon); note(); });
+    const again = ["reload", "back_forward"].includes(performance.getEntriesByType("navigation")[0]?.type);
+    const noted = () => { // a link that is followed anew shows what it holds
+      try {
+        const found = objectOf(JSON.parse(sessionStorage.getItem(KEY)));
+        return found.at === location.hash && (again || !location.hash) ? found : null;
+      } catch { return null; }
+    };
+
+    let before, mine = location.hash, n_runs = 0, halted;
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       if (go.disabled) return;
@@ -211,7 +229,8 @@ class Policy:
       go.disabled = true;
       halt.hidden = false;
       try {
-        const reply = await ask({ ask: "lab", experiment: what }, told, 300);
+        halted = new AbortController();
+        const reply = await ask({ ask: "lab", experiment: what }, told, 300, halted.signal);
         if (reply.error || reply.wrong) { told("✗ Not run."); results.prepend(make("p", { class: "cp-stopped", role: "alert" }, reply.wrong || reply.error)); return; }
         for (const old of results.querySelectorAll(".cp-stopped")) old.remove();
         const box = make("section", { class: "cp-lab-run", "aria-label": what.label });
@@ -227,7 +246,7 @@ class Policy:
         halt.hidden = true;
       }
     });
-    halt.addEventListener("click", stop);
+    halt.addEventListener("click", () => halted?.abort());
     link.addEventListener("click", async () => {
       mine = `#e=${await packed(JSON.stringify(experiment()))}`;
       location.hash = mine;
@@ -243,12 +262,14 @@ class Policy:
     const word = new URLSearchParams(location.hash.slice(1)).get("e");
     let given = {};
     try {
-      given = JSON.parse(word ? await unpacked(word) : kept(KEY) || "{}");
-      set(given, Boolean(word));
+      const left = noted();
+      given = left ?? JSON.parse(word ? await unpacked(word) : kept(KEY) || "{}");
+      set(given, Boolean(word) && !left, Boolean(left));
     } catch {
       set({}, false);
       told(word ? "The link's experiment cannot be read; here is a new one." : "");
     }
+    whole = true;
     addEventListener("hashchange", () => { if (location.hash.startsWith("#e=") && location.hash !== mine) location.reload(); });
     root.classList.add("cp-live");
   };
@@ -286,7 +307,8 @@ class Policy:
     const halt = make("button", { type: "button", class: "cp-stop" }, "Stop"), status = make("span", { class: "cp-said", role: "status" });
     const out = make("div", { class: "cp-lab-results" });
     halt.hidden = true;
-    halt.addEventListener("click", stop);
+    let halted;
+    halt.addEventListener("click", () => halted?.abort());
     bar.append(go, halt, status);
     form.append(set, bar);
     root.append(form, out);
@@ -303,7 +325,8 @@ class Policy:
       if (touched) restart();
       touched = false;
       try {
-        const reply = await ask({ ask: "advice", wanted }, told, 600);
+        halted = new AbortController();
+        const reply = await ask({ ask: "advice", wanted }, told, 600, halted.signal);
         if (reply.error || reply.wrong) { told("✗ Not run."); out.replaceChildren(make("p", { class: "cp-stopped", role: "alert" }, reply.wrong || reply.error)); return; }
         out.replaceChildren(clean(reply.html));
         told(reply.best ? `✓ Set a budget of ${reply.best.toLocaleString("en-US")} tokens a step.` : "✗ No budget keeps every promise.");

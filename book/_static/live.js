@@ -30,8 +30,16 @@
     try { return localStorage.getItem(key); } catch { return null; }
   };
   const keep = (key, value) => {
-    try { value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value); } catch { /* nothing is kept */ }
+    try { value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value); return true; } catch { return false; }
   };
+
+  // The same page may be open twice: what is typed in one is shown by the other, so that neither overwrites what it
+  // has not seen. A page that comes back from the browser's memory has missed what happened meanwhile.
+  const followers = new Map(); // key -> what shows its text
+  addEventListener("storage", ({ key, newValue }) => followers.get(key)?.(newValue));
+  addEventListener("pageshow", ({ persisted }) => {
+    if (persisted) followers.forEach((show, key) => { if (kept(key) !== null) show(kept(key)); });
+  });
 
   // --- HTML from Python: only what the course's own forms are made of ----------------------------------
   const TAGS = new Set(
@@ -121,9 +129,13 @@
     frame = make("iframe", { sandbox: "allow-scripts", title: "Python", "aria-hidden": "true", tabindex: "-1" });
     frame.hidden = true;
     frame.srcdoc = FRAME;
-    const timer = setTimeout(() => fail(new Error("the frame that Python runs in did not load")), 20000);
+    const timer = setTimeout(() => {
+      frame.remove();
+      frame = undefined; // the next press makes another
+      fail(new Error("The frame that Python runs in did not load. Press Run again."));
+    }, 20000);
     addEventListener("message", ({ source, data }) => {
-      if (source !== frame.contentWindow || typeof data !== "object" || data === null) return;
+      if (source !== frame?.contentWindow || typeof data !== "object" || data === null) return;
       if (data.framed) { clearTimeout(timer); go(); return; }
       if (typeof data.progress === "string") { telling?.(data.progress.slice(0, 200)); return; }
       const settle = waiting.get(data.ready || data.number === undefined ? "boot" : data.number);
@@ -148,7 +160,7 @@
       try {
         files ??= await fetchAll(told);
       } catch (error) {
-        throw new Error(`${WHY_NOT} (${error.message})`);
+        throw new Error(`Python could not be fetched (${error.message}). Is there a connection? Press Run again; what you typed stays.`);
       }
       told("Starting Python.");
       if (!frame) await framed();
@@ -164,22 +176,35 @@
     ready = undefined;
   };
 
-  /** Python's reply to `question`. Throws `late` after ten seconds, and Python is started anew. */
-  const ask = async (question, told, limit_s = LIMIT_S) => {
-    await start(told);
+  const asked = async (question, told, limit_s, halted, signal) => {
+    if (signal?.aborted) throw new Error("stopped");
+    await Promise.race([start(told), halted]);
     number += 1;
     telling = told;
     told("Running.");
     try {
-      return (await sent(number, { number, question }, limit_s)).reply;
+      return (await Promise.race([sent(number, { number, question }, limit_s), halted])).reply;
     } catch (error) {
       restart();
       throw error;
     }
   };
 
+  let turn = Promise.resolve(), n_asked = 0;
+  /** Python's reply to `question`. Throws `late` after its time, `stopped` when `signal` says so; Python is then started
+      anew. Python answers one question at a time: another one waits, and its time begins when it is asked. */
+  const ask = (question, told, limit_s = LIMIT_S, signal = null) => {
+    const halted = new Promise((_, fail) => signal?.addEventListener("abort", () => fail(new Error("stopped")), { once: true }));
+    if (n_asked) told("Waiting for the run before this one.");
+    n_asked += 1;
+    const mine = turn.then(() => asked(question, told, limit_s, halted, signal)).finally(() => (n_asked -= 1));
+    turn = mine.catch(() => {});
+    return Promise.race([mine, halted]);
+  };
+
   // --- an editor in each code exercise -----------------------------------------------------------------
-  const editorOf = (box, starter, name) => {
+  /** `mine`: whether what stands there is the reader's own, to be kept. `follows`: whether it shows what is typed elsewhere. */
+  const editorOf = (box, starter, name, { mine = () => true, follows = true } = {}) => {
     const key = KEY + box.id, text = kept(key) ?? starter;
     const place = make("div", { class: "cp-editor" });
     const area = make("textarea", {
@@ -188,8 +213,14 @@
     });
     area.value = text;
     place.append(area);
-    const api = { text: () => area.value, set: (words) => { area.value = words; keep(key, null); } };
-    area.addEventListener("input", () => keep(key, area.value));
+    let safe = true; // whether the browser has kept what stands here
+    const typed = (words) => { if (mine()) safe = keep(key, words); };
+    const api = {
+      text: () => area.value, show: (words) => (area.value = words), kept: () => kept(key),
+      reset: () => { api.show(starter); keep(key, null); },
+    };
+    if (follows) followers.set(key, (words) => { if (safe && api.text() !== (words ?? starter)) api.show(words ?? starter); });
+    area.addEventListener("input", () => typed(area.value));
     // Colours and indenting are worth 120 KB only to a reader who writes: they come with the first touch.
     area.addEventListener("focus", async () => {
       try {
@@ -197,21 +228,17 @@
         if (!area.isConnected) return;
         const view = editor(place, {
           text: area.value, label: area.getAttribute("aria-label"), at: area.selectionStart,
-          changed: (words) => keep(key, words), run: () => box.querySelector(".cp-run").click(),
+          changed: typed, run: () => box.querySelector(".cp-run").click(),
         });
         area.remove();
         view.focus();
         api.text = view.text;
-        api.set = (words) => { view.set(words); keep(key, null); };
+        api.show = view.set;
       } catch { /* from a folder: the plain text area stays */ }
     }, { once: true });
     return [place, api];
   };
 
-  /** End what runs now, at the reader's wish. */
-  const stop = () => {
-    for (const [key, settle] of waiting) if (key !== "boot") settle({ failed: "stopped" });
-  };
   /** A Run button, a line that says what is going on, and a place for what comes of it. */
   const panel = (words) => {
     const bar = make("p", { class: "cp-bar" }), out = make("div", { class: "cp-out" });
@@ -258,7 +285,7 @@
         told(verdict(reply.ok));
       });
     });
-    reset.addEventListener("click", () => { code.set(starter); out.replaceChildren(); told("Your code was reset."); });
+    reset.addEventListener("click", () => { code.reset(); out.replaceChildren(); told("Your code was reset."); });
     const anchor = box.querySelector("details");
     for (const node of [place, bar, out]) anchor ? box.insertBefore(node, anchor) : box.append(node);
   };
@@ -306,7 +333,9 @@
       const known = await (await fetch(new URL("live/explorers.json", BASE))).json();
       for (const box of boxes) {
         const id = box.id.replace(/^cp-/, "");
-        if (Object.hasOwn(known, id)) explorer(box, known[id]);
+        if (!Object.hasOwn(known, id)) continue;
+        if (typeof known[id] !== "string") explorer(box, known[id]);
+        else box.querySelector(".cp-frames").before(make("p", { class: "cp-any cp-recorded-only" }, `Recorded values only: ${known[id]}.`));
       }
     } catch { /* the recorded frames stay */ }
   };
@@ -375,7 +404,7 @@
     const asking_ = (at, question, show) => at.asking(box, question, show, SLOW_S);
   };
 
-  window.courseLive = { ask, stop, restart, clean, make, kept, keep, editorOf, panel, base: BASE };
+  window.courseLive = { ask, restart, clean, make, kept, keep, editorOf, panel, base: BASE };
 
   const begin = () => {
     document.querySelectorAll(".cp-exercise[data-starter]").forEach(exercise);

@@ -143,6 +143,34 @@ def test_an_endless_loop_is_stopped_and_the_next_run_works(live_page):
     assert run(live_page, "who_emits", form.source(form.solution))[0] == "✓ Right."
 
 
+def test_two_questions_at_once_are_answered_one_after_the_other(live_page):
+    """The second one's time begins when it is asked: it is not stopped for the loop of the first."""
+    form = EXERCISES["who_emits"]
+    first, second = live_page.evaluate(
+        """async ([id, right]) => {
+        const asked = (source, limit) => courseLive.ask({ask: "check", id, source}, () => {}, limit);
+        const both = await Promise.allSettled([asked("while True:\\n    pass\\n", 1), asked(right, 10)]);
+        return both.map((one) => one.reason?.message ?? one.value.ok);
+        }""",
+        [form.id, form.source(form.solution)],
+    )
+    assert first == "late" and second is True
+
+
+def test_a_question_can_be_stopped_alone(live_page):
+    form = EXERCISES["who_emits"]
+    first, second = live_page.evaluate(
+        """async ([id, right]) => {
+        const halted = new AbortController(), asked = (source, signal) => courseLive.ask({ask: "check", id, source}, () => {}, 60, signal);
+        const both = Promise.allSettled([asked("while True:\\n    pass\\n", halted.signal), asked(right, null)]);
+        setTimeout(() => halted.abort(), 300);
+        return (await both).map((one) => one.reason?.message ?? one.value.ok);
+        }""",
+        [form.id, form.source(form.solution)],
+    )
+    assert first == "stopped" and second is True
+
+
 OUTWARD = {
     "fetch": "import js\ntry:\n    js.fetch('{address}/leak')\nexcept BaseException as e:\n    print(e)",
     "import": "from pyodide.code import run_js\ntry:\n    run_js('import(\"{address}/leak.js\")')\nexcept BaseException as e:\n    print(e)",
@@ -664,7 +692,49 @@ def test_a_file_with_code_is_someone_elses_and_does_not_run(lab_page, tmp_path):
     assert not [url for url in page.requested if "pyodide" in url] and not page.problems
     page.reload()
     page.wait_for_selector("#cp-lab.cp-live")
-    assert page.locator("#cp-lab .cp-run").inner_text() == "Run", "what was never run is not kept"
+    assert page.locator(".cp-foreign").is_visible(), "it is still someone else's"
+    assert page.locator("#cp-lab .cp-run").inner_text() == "Run someone else's code"
+    page.get_by_role("button", name="Show my own code").click()
+    assert (
+        page.locator("#cp-lab .cp-run").inner_text() == "Run" and not page.locator(".cp-foreign").is_visible()
+    )
+    assert "class Policy" in page.locator("#cp-lab-code textarea").input_value()
+
+
+def policy_code(page) -> str:
+    """What stands in the laboratory's editor, before and after CodeMirror has come."""
+    return page.evaluate(
+        """() => { const box = document.querySelector("#cp-lab-code");
+        return box.querySelector("textarea")?.value ?? box.querySelector(".cm-content").innerText; }"""
+    )
+
+
+def rewrite(page, text: str) -> None:
+    page.locator("#cp-lab-code textarea").click()
+    page.locator("#cp-lab-code .cm-content").wait_for()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(text)
+
+
+def test_an_experiment_not_yet_run_outlives_a_reload_and_a_link(lab_page, site_url):
+    """Each tab has its own; a link replaces none of what the reader has written."""
+    page = lab_page()
+    page.locator("fieldset").first.locator("textarea").fill("name, arrival, prompt, output\nmine, 0, 7, 3")
+    page.locator("fieldset").nth(1).locator("select").first.select_option("Written by you")
+    rewrite(page, "# my own policy")
+    page.reload()
+    page.wait_for_selector("#cp-lab.cp-live")
+    assert "mine, 0, 7, 3" in page.locator("fieldset").first.locator("textarea").input_value()
+    assert policy_code(page) == "# my own policy"
+    theirs = {"requests": "name, arrival, prompt, output\ntheirs, 0, 1, 1", "policy": {"code": "# theirs"}}
+    other = page.context.new_page()
+    other.goto(f"{site_url}/book/lab.html{link_of(page, json.dumps(theirs))}")
+    other.locator(".cp-foreign").wait_for()
+    assert policy_code(other) == "# theirs"
+    rewrite(other, "# theirs, changed")
+    other.get_by_role("button", name="Show my own code").click()
+    assert policy_code(other) == "# my own policy"
+    assert policy_code(page) == "# my own policy" and not page.problems
 
 
 def test_code_of_someone_elses_is_so_after_a_reload_and_touches_no_later_run(lab_page, site_url):
