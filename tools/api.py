@@ -309,7 +309,7 @@ def constant_lines(found: Found, node: ast.Assign | ast.AnnAssign, name: str) ->
 
 def tables() -> dict[str, list[str]]:
     """{dotted module: its public names}, of both packages."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for package in PACKAGES:
         table = public_table(module_path(package).read_text("utf8"))
         found |= {f"{package}.{module}": names for module, names in table.items()}
