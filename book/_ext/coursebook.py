@@ -96,20 +96,27 @@ def frame_tables(html: str) -> str:
     return re.sub(pattern, lambda m: m[0] if m[1] else f"{frame}{m[2]}</div>", html, flags=re.S)
 
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 NUMBER = re.compile(
     r"[≈~<>≤≥±+−–-]{0,2}\s?\d[\d,.  ]*\s?(?:%|×|[µmnkMGT]?s|min|ms|[kMGT]i?B(?:/s)?|B|tokens?(?:/s)?|steps?(?:/s)?|"
     r"requests?/s|TFLOP/s|tok/s|blocks?)?(?:\s?\([^)]{1,12}\))?"
 )
 
 
+UNIT = re.compile(r"(?<=\d) (?=(?:%|×|[µmn]?s|min|[kMGT]i?B(?:/s)?|B)(?![\w-]))")
+
+
 def aligned(html: str) -> str:
-    """Cells that hold a number, with or without a unit, get a class: right-aligned, never broken in two."""
+    """Cells that hold a number, with or without a unit, get a class: right-aligned, never broken in two.
+
+    In other cells a number keeps its unit beside it.
+    """
 
     def mark(found: re.Match[str]) -> str:
         opening, inner = found.groups()
         text = re.sub(r"<[^>]+>", "", inner).strip()
         if "class=" in opening or not NUMBER.fullmatch(text):
-            return found[0]
+            return f"{opening}{UNIT.sub(NO_BREAK, inner)}</td>"
         return f'{opening[:-1]} class="cp-num">{inner}</td>'
 
     return re.sub(r"(<td[^>]*>)((?:(?!</td>).)*)</td>", mark, html, flags=re.S)
