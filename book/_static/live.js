@@ -270,6 +270,18 @@
   };
   const verdict = (ok) => (ok === true ? "✓ Right." : ok === false ? "✗ Not yet." : "○ Not attempted.");
 
+  /** A policy that is right can be seen at work: the laboratory opens with it, in place of the policy chosen there. */
+  const toLab = (source) => {
+    const line = make("p"), link = make("a", { class: "cp-to-lab", href: new URL("../book/lab.html", BASE) }, "See this policy's timeline in the laboratory");
+    link.addEventListener("click", () => {
+      let held = {};
+      try { held = JSON.parse(sessionStorage.getItem("chunkprefill:lab") ?? kept("chunkprefill:lab")) ?? {}; } catch { /* none yet */ }
+      try { sessionStorage.setItem("chunkprefill:lab", JSON.stringify({ ...held, policy: { code: source }, foreign: false, at: "" })); } catch { /* the laboratory opens with its own */ }
+    });
+    line.append(link);
+    return line;
+  };
+
   const exercise = (box) => {
     const id = box.id.replace(/^cp-/, ""), starter = box.dataset.starter;
     const name = box.querySelector(".cp-ask")?.firstChild?.textContent.trim() || id;
@@ -282,6 +294,7 @@
       asking(box, { ask: "check", id, source: code.text() }, (reply) => {
         if (reply.printed) out.append(make("p", { class: "cp-printed-head" }, "It printed:"), make("pre", { tabindex: "0" }, reply.printed));
         out.append(clean(reply.html));
+        if (reply.ok === true && /^\s+def schedule\(/m.test(code.text())) out.append(toLab(code.text()));
         told(verdict(reply.ok));
       });
     });

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -21,6 +21,7 @@ from chunkprefill_course.live.tables import MOST, LabError, read_requests, short
 MOST_STEPS = 200_000  # of a run
 MOST_BOXES = 6000  # that a picture holds: the rest of a longer run is in the numbers
 ROWS = 14  # requests that a timeline shows
+USUAL = {"token_budget": 512, "max_tokens": 8192, "rate": 1.0}  # what an exercise's policy is made with
 POLICIES = ("ChunkedPrefill", "PrefillFirst", "Alternate", "SerialChunks", "RequestLevel", "VllmV1")
 
 
@@ -41,15 +42,38 @@ def drawn(n_chats: int, rate: float, n_documents: int, tokens: int, seed: int) -
     return "\n".join(lines)
 
 
+def _only_class(names: Mapping[str, Any]) -> type:
+    """The one class of the reader's code that has a method `schedule`."""
+    found = [one for one in names.values() if isinstance(one, type) and one.__module__ == "__main__"]
+    found = [one for one in found if callable(getattr(one, "schedule", None))]
+    if not found:
+        raise LabError("your code defines neither `policy` nor a class with a method `schedule(state)`")
+    if len(found) > 1:
+        several = " and ".join(one.__name__ for one in found)
+        raise LabError(
+            f"your code defines {several}: say which with a line such as `policy = {found[0].__name__}()`"
+        )
+    return found[0]
+
+
+def _filled(kind: type) -> Any:
+    """An instance; a dataclass of an exercise gets the usual values for the fields that have no default."""
+    asked = fields(kind) if is_dataclass(kind) else ()
+    needed = [one.name for one in asked if one.default is MISSING and one.default_factory is MISSING]
+    if unknown := [name for name in needed if name not in USUAL]:
+        raise LabError(
+            f"{kind.__name__} needs {', '.join(unknown)}: make it yourself, as in `policy = {kind.__name__}(…)`"
+        )
+    return kind(**{name: USUAL[name] for name in needed})
+
+
 def policy_of(choice: Mapping[str, Any]) -> Any:
-    """A policy by name and arguments, or by the reader's code (a class `Policy` or an object `policy`)."""
+    """A policy by name and arguments, or by the reader's code: `policy`, `Policy`, or its one class that schedules."""
     if source := choice.get("code"):
         names: dict[str, Any] = {"__name__": "__main__", "cp": cp}
         exec(compile(source, FILE, "exec"), names)
-        made = names.get("policy") or names.get("Policy")
-        if made is None:
-            raise LabError("your code defines neither `policy` nor a class `Policy`")
-        made = made() if isinstance(made, type) else made
+        made = names.get("policy") or names.get("Policy") or _only_class(names)
+        made = _filled(made) if isinstance(made, type) else made
         if not callable(getattr(made, "schedule", None)):
             raise LabError(f"{type(made).__name__} has no method `schedule(state)`")
         return made

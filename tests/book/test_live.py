@@ -106,8 +106,11 @@ def test_nothing_is_fetched_before_the_first_run(live_page):
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_solution_is_right_in_the_page_too(live_page, name):
     form = EXERCISES[name]
-    verdict, said = run(live_page, name, form.source(form.solution))
+    source = form.source(form.solution)
+    verdict, said = run(live_page, name, source)
     assert verdict == "✓ Right.", said
+    links = live_page.locator(f"#cp-{form.id} .cp-to-lab").count()
+    assert links == ("    def schedule(" in source), "a policy can be seen at work in the laboratory"
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -549,6 +552,31 @@ def test_the_laboratory_measures_as_the_library_does():
     assert max(row[2] for row in found.values()) == pytest.approx(max(firsts))
     part = lab.only(trace, ["chat 1"])
     assert cp.request_timelines(part)["chat 1"] == cp.request_timelines(trace)["chat 1"]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in EXERCISES if n.startswith("write_") and "schedule" in EXERCISES[n].starter]
+)
+def test_a_policy_of_an_exercise_runs_as_it_is(name):
+    form = EXERCISES[name]
+    asked = {
+        "requests": lab.SCENARIOS["A document among chats"],
+        "policy": {"code": form.source(form.solution)},
+    }
+    assert "<svg" in lab.run(asked)["html"]
+
+
+UNCLEAR = {
+    "x = 1": "neither `policy` nor a class with a method",
+    "class A:\n    schedule = print\nclass B(A): pass\n": "A and B: say which",
+    "from dataclasses import dataclass\n@dataclass\nclass A:\n    depth: int\n    schedule = print\n": "A needs depth: make it",
+}
+
+
+@pytest.mark.parametrize("code", UNCLEAR, ids=lambda code: code[:12])
+def test_code_that_names_no_policy_is_told_what_to_add(code):
+    asked = {"requests": lab.SCENARIOS["A document among chats"], "policy": {"code": code}}
+    assert UNCLEAR[code] in lab.run(asked)["wrong"]
 
 
 def test_a_policy_that_breaks_the_contract_is_told_which_rule():
