@@ -26,7 +26,9 @@ from benchmarks.prefill import flops
 from chunkprefill.configs import LLAMA3_8B
 from chunkprefill.model import attention
 from chunkprefill.model.config import Config
+from tests import miniature
 from tests.needs import ROOT
+from tests.proof import draws
 
 H100 = Ceilings(flops=798e12, copy=3.0e12, value_bytes=2)
 LAB = gpu_lab.Lab("cpu", torch.float32, None, "tiny")
@@ -34,14 +36,7 @@ LAB = gpu_lab.Lab("cpu", torch.float32, None, "tiny")
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    out = tmp_path_factory.mktemp("gpu") / "gpu.json"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        options = ["--tiny", "--out", str(out), "--commit", "abc", "--dirty", "false", "--profile", "all"]
-        assert gpu.main(options) == 0
-    finally:
-        torch.set_num_threads(threads)
+    out = miniature.recording(tmp_path_factory)
     assert (out.parent / "gpu-profile.txt").read_text().count("device ms") >= 6
     return json.loads(out.read_text())
 
@@ -66,7 +61,7 @@ def test_every_section_runs_in_miniature_and_says_what_it_did(document: dict[str
         assert not section.get("error"), section
         assert len(rows) == section["rows"] and (rows or section.get("skipped")), section
     where = document["provenance"]
-    assert (where["commit"], where["dirty"], where["seed"]) == ("abc", False, 0)
+    assert (where["commit"], where["dirty"], where["seed"]) == (miniature.COMMIT, False, 0)
     assert len(json.dumps(document)) < 1_000_000
 
 
@@ -234,7 +229,7 @@ def run_with(
 def test_a_failing_section_is_written_down_and_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
-    found = run_with({"a": fails, "b": missing, "c": slow}, monkeypatch, tmp_path / "x.json", 5.0)
+    found = run_with({"a": fails, "b": missing, "c": slow}, monkeypatch, tmp_path / "x.json", 1e9)
     a, b, c = found["sections"]
     assert a["error"] == "RuntimeError: out of memory, say" and a["rows"] == 1
     assert "transformers" in b["skipped"] and "error" not in b
@@ -318,12 +313,13 @@ def test_it_runs_from_a_bare_copy_with_torch_and_numpy_alone(tmp_path: Path) -> 
     shutil.copytree(
         ROOT / "chunkprefill", tmp_path / "chunkprefill", ignore=shutil.ignore_patterns("__pycache__")
     )
+    only = draws("'--only', 'equality', 'policies', 'twin_prefill', 'twin_batching'", "")
     missing_here = ["transformers", "safetensors", "tokenizers", "tqdm", "gguf", "matplotlib", "ipywidgets"]
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
         f"sys.modules.update(dict.fromkeys({missing_here!r}));"
         "from benchmarks.__main__ import main;"
-        "sys.exit(main(['gpu', '--tiny', '--profile', 'none', '--out', 'x.json', '--commit', 'abc']))"
+        f"sys.exit(main(['gpu', '--tiny', '--profile', 'none', '--out', 'x.json', '--commit', 'abc', {only}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import chunkprefill_course as course
-from benchmarks.gpu import run as gpu
 from chunkprefill_course.gpu_recording import VIEWS, digest, recorded_picture
+from tests.miniature import recording
 from tests.needs import ROOT
 from tools import measurements as tool
 
@@ -24,14 +23,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A recording of a CPU, in which the tiny model stands for itself."""
-    out = tmp_path_factory.mktemp("gpu") / "gpu.json"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        gpu.main(["--tiny", "--out", str(out), "--profile", "all", "--commit", "abcdef0123"])
-    finally:
-        torch.set_num_threads(threads)
-    document = json.loads(out.read_text())
+    document = json.loads(recording(tmp_path_factory).read_text())
     for row in document["rows"]:  # the view of one prompt asks for this length
         if row["section"] == "prefilling":
             row["prompt"] = 8192
