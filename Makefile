@@ -5,7 +5,7 @@ BOOK_ENV ?= .venv-book
 RUN      := $(VENV)/bin/python
 PIP      := -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: mutants help book html setup test quick soak check lint types unit nbval weights engines demo notebooks pages \
+.PHONY: mutants help book html setup test quick proof soak check lint types unit nbval weights engines demo notebooks pages \
         pages-check stamp vendor colab-check links lock look pdf pageweight clean
 # Two workers on two cores, at most four: each loads torch. Neighbours share fixtures and stay together; who is
 # idle at the end takes half of what another has left. A notebook's cells are one kernel's.
@@ -41,6 +41,9 @@ NOT_QUICK := tests/house/test_pyodide.py tests/library/servers tests/library/tes
 quick: $(VENV)/.ready ## every day, under two minutes: style, types, the tests that need no browser, weights, notebook
 	@$(MAKE) --no-print-directory -j2 $(SYNC) lint types
 	$(RUN) -m pytest $(TESTS) -q -m "not slow" tests/house tests/library $(addprefix --ignore=,$(NOT_QUICK))
+
+proof: $(VENV)/.ready weights ## the same proofs on many more draws: secrets, students, cases of the clinic, Hypothesis
+	PROOF=1 $(RUN) -m pytest $(TESTS) -q -m proof
 
 soak: $(VENV)/.ready weights ## twenty rounds of what draws, drives a browser or starts processes, on a busy machine
 	$(RUN) tools/soak.py
@@ -107,10 +110,8 @@ pages: $(VENV)/.ready ## write the generated pages again
 stamp: $(VENV)/.ready ## put the repository's address of _config.yml into each notebook
 	$(RUN) tools/colab.py stamp
 
-mutants: $(VENV)/.ready ## change each shown solution in every small way: is each caught? 207 cases of the clinic, all draws of the sets
+mutants: $(VENV)/.ready ## change each shown solution in every small way: is each caught?
 	$(RUN) tools/mutants.py
-	CLINIC_CASES=23 $(RUN) -m pytest -q -m slow tests/course/exercises/test_clinic.py
-	ALL_SECRETS=1 $(RUN) -m pytest $(TESTS) -q tests/grading/test_draws.py tests/grading/test_marking.py
 
 look: $(VENV)/.ready ## screenshots of every page, three widths, light and dark
 	$(RUN) tools/look.py

@@ -13,10 +13,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import proof
 from tests.clock import clock  # noqa: F401
 
 # The same cases in every run of `make test`: what fails for a newcomer fails for everyone. `make soak` draws
-# anew in each of its rounds, fewer cases a round.
+# anew in each of its rounds, fewer cases a round; `make proof` draws as many as each test sets.
 settings.register_profile(
     "fixed",
     deadline=None,
@@ -51,25 +52,49 @@ SOAKED_NAMES = (
 )
 SOAK_EXAMPLES = 10
 
+# What a Hypothesis test sets is what `make proof` draws. `make test` draws a third of that.
+SHARE, LEAST_EXAMPLES = 3, 12
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make soak` repeats; in a soak draw anew, and run what is left so many times."""
+    """Mark what `make soak` and `make proof` repeat; set how often Hypothesis draws."""
+    tests = {id(test): test for item in items if is_drawn(test := getattr(item, "obj", None))}
+    for test in tests.values():
+        draw_at_most(most_examples(examples(test)), test)
     for item in items:
-        test = getattr(item, "obj", None)
-        drawn = getattr(test, "is_hypothesis_test", False)
+        drawn = is_drawn(getattr(item, "obj", None))
         named = item.name.startswith(SOAKED_NAMES) or item.nodeid.startswith(SOAKED_FILES)
         if item.get_closest_marker("slow") is None and (drawn or named):
             item.add_marker("soak")
-        if drawn and PROFILE == "soak":
-            draw_anew(test)
+        if drawn or getattr(getattr(item, "module", None), "draws", None) is proof.draws:
+            item.add_marker("proof")
     items[:] = items * int(os.environ.get("TESTS_ROUNDS", "1"))
 
 
-def draw_anew(test: object) -> None:
-    """A few examples, also where a test sets how many; one that fixes its own draws (what holds mostly) keeps them."""
-    name = "_hypothesis_internal_use_settings"
-    own = getattr(test, name)
-    setattr(test, name, settings(own, max_examples=min(own.max_examples, SOAK_EXAMPLES)))
+SETTINGS = "_hypothesis_internal_use_settings"
+
+
+def is_drawn(test: object) -> bool:
+    """Whether Hypothesis draws its cases."""
+    return getattr(test, "is_hypothesis_test", False)
+
+
+def examples(test: object) -> int:
+    """How many examples a test sets, or the profile for it."""
+    return getattr(test, SETTINGS).max_examples
+
+
+def most_examples(own: int) -> int:
+    """How many of them this run draws."""
+    if PROFILE == "soak":
+        return SOAK_EXAMPLES
+    return own if proof.PROOF else max(LEAST_EXAMPLES, own // SHARE)
+
+
+def draw_at_most(n: int, test: object) -> None:
+    """So many examples, also where a test sets more; one that fixes its own draws (what holds mostly) keeps them."""
+    own = getattr(test, SETTINGS)
+    setattr(test, SETTINGS, settings(own, max_examples=min(own.max_examples, n)))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

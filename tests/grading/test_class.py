@@ -1,4 +1,4 @@
-"""A class of 60, killed at random moments, with two graders and overrides in between, equals one in peace."""
+"""A class of 20 (60 in `make proof`), killed at random moments, with two graders and overrides in between, equals one in peace."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from chunkprefill_grading.sandbox.limits import Limits
 from tests.grading.hostile import world
 from tests.needs import ROOT
 from tests.processes import killed_at
+from tests.proof import draws
 
 LIMITS = Limits(cpu_s=3, idle_s=3.0, memory_mb=512)
 KEY = {
@@ -111,7 +112,7 @@ def outcomes(folder: Path) -> list[tuple]:
 
 @pytest.mark.slow
 def test_killed_with_people_at_work_in_between(walls, tmp_path, capsys):
-    hand_in(tmp_path / "in", 60)
+    hand_in(tmp_path / "in", draws(20, 60))
     grade(str(tmp_path), "peace")  # in this very process
     for words in decisions(tmp_path, "peace"):
         assert cli.main(words) in (0, 1)

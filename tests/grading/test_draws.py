@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import re
 from collections import Counter, defaultdict
@@ -16,12 +15,12 @@ from chunkprefill_grading.problems.notebook import as_json, notebook
 from chunkprefill_grading.submission.load import parse
 from chunkprefill_grading.submission.stamps import refusal
 from tests.grading.submissions import SETS, body, pasted, secrets, solved
+from tests.proof import draws
 
-ALL = bool(os.environ.get("ALL_SECRETS"))
-#: draws of each set, and solutions of how many other secrets each is tried with (ALL_SECRETS=1: `make mutants`).
+#: draws of each set, and solutions of how many other secrets each is tried with.
 #: A case of PS3 takes a second to draw, a solution of PS1 or PS2 a fifth of one to mark.
-N_DRAWS = {"PS1": 50, "PS2": 50, "PS3": 50 if ALL else 12}
-N_OTHERS = dict.fromkeys(SETS, 20 if ALL else 1)
+N_DRAWS = {"PS1": draws(12, 50), "PS2": draws(12, 50), "PS3": draws(4, 50)}
+N_OTHERS = dict.fromkeys(SETS, draws(1, 20))
 
 
 @pytest.mark.parametrize("name", SETS)

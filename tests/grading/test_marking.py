@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from dataclasses import replace
@@ -14,11 +13,11 @@ from chunkprefill_grading.problems import key, ps2_decide
 from chunkprefill_grading.problems.sheet import numbers_right, tally, truths_right
 from chunkprefill_grading.sandbox.session import LocalSession, NoAnswer, TimedOut
 from tests.grading.submissions import FULL, HALF, SETS, cells, guess, marked, secrets, solved, total
+from tests.proof import draws
 
-# A case of PS3 takes a second to draw. ALL_SECRETS=1 (`make mutants`) draws as many of them as of the other sets.
-ALL = bool(os.environ.get("ALL_SECRETS"))
-N = {"PS1": 50, "PS2": 50, "PS3": 50 if ALL else 6}
-N_WHOLE, N_HALF = (50, 50) if ALL else (16, 6)  # of PS1 and PS2: running a solution takes a fifth of a second
+# A case of PS3 takes a second to draw.
+N = {"PS1": draws(12, 50), "PS2": draws(12, 50), "PS3": draws(4, 50)}
+N_WHOLE, N_HALF = draws((6, 3), (50, 50))  # of PS1 and PS2: running a solution takes a fifth of a second
 
 
 def rewritten(name: str, secret: str, question: str, *changes: tuple[str, str]) -> dict[str, str]:
@@ -94,7 +93,7 @@ RULES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_code_with_a_known_mistake_gets_the_points_of_the_parts_that_it_has_right(mistake: str) -> None:
     question, changes, points = MISTAKES[mistake]
-    for secret in secrets(12 if ALL else 8):
+    for secret in secrets(draws(4, 12)):
         (right,) = solved("PS1", secret, (question,)).values()
         answer = rewritten("PS1", secret, question, *changes)
         for rule, other in RULES.items():
@@ -118,7 +117,7 @@ DECIDES = {  # change of the solution -> promises that it does not keep; those a
 @pytest.mark.parametrize("kind", DECIDES)
 def test_who_forgets_one_promise_loses_that_one_and_with_the_first_all_others(kind: str) -> None:
     change, lost = DECIDES[kind]
-    for secret in secrets(10):
+    for secret in secrets(draws(3, 10)):
         got = marked("PS2", secret, rewritten("PS2", secret, "decide", change))["decide"]
         kept = 0 if "tbt" in lost else 12 - sum(ps2_decide.POINTS[name] for name in lost)
         assert got.points == kept, (secret, got)
@@ -135,7 +134,7 @@ BLIND = {  # policies that look at tokens alone: order of the prompts, and the m
 
 @pytest.mark.parametrize("kind", BLIND)
 def test_no_policy_that_ignores_the_prices_gets_more_than_a_third(kind: str) -> None:
-    for secret in secrets(50 if ALL else 2):
+    for secret in secrets(draws(1, 50)):
         question = next(q for q in key.sheet_of("PS2", secret).questions if q.name == "decide")
         form, best = question.form, 0.0
         constants = question.starter.partition("\n\n\n")[0]
@@ -182,7 +181,7 @@ PLANS = {
 
 @pytest.mark.parametrize("kind", PLANS)
 def test_decisions_that_do_not_run_to_their_end_earn_nothing_and_carry_nothing_out(kind: str) -> None:
-    for secret in secrets(4):
+    for secret in secrets(draws(1, 4)):
         question = next(q for q in key.sheet_of("PS2", secret).questions if q.name == "decide")
         signature = ", ".join(question.form["signature"])
         got = marked("PS2", secret, {"decide": f"def decide({signature}):\n    return {PLANS[kind]}"})[

@@ -23,6 +23,7 @@ from chunkprefill_grading.submission.load import parse
 from tests.grading.hostile import world
 from tests.needs import ROOT
 from tests.processes import killed_at
+from tests.proof import draws
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names what Linux lacks")
 LIMITS = Limits(cpu_s=3, idle_s=3.0, memory_mb=512)
@@ -128,7 +129,7 @@ def alive(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_run_again(walls, tmp_path):
-    due = a_class(tmp_path / "in", 60)
+    due = a_class(tmp_path / "in", draws(20, 60))
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
 

@@ -19,6 +19,7 @@ from chunkprefill_grading.problems import key as keys
 from chunkprefill_grading.sandbox.limits import Limits
 from tests.grading.hostile.attacks import EQUAL
 from tests.once import once
+from tests.proof import draws
 
 SECRET, OTHER = "3b9f0c1a7d5e24688f1b6c0d9e7a4f25", "c41e8b72f03d9a655e17b8c20f6d4a93"
 KINDS = ("full", "half", "blank", "other", "corrupt", "equal", "loop", "exit", "memory", "silent")
@@ -127,7 +128,7 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", draws([10], [10, 60]))
 def test_a_sitting(walls, sets, tmp_path, capsys, monkeypatch, n):
     monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))
     key, submitted, out = sets["mine"] / "key.json", tmp_path / "submitted", tmp_path / "results"
@@ -267,7 +268,7 @@ def canvas_zip(sets: dict[str, Path], folder: Path, n: int) -> dict[str, tuple[s
     return due
 
 
-@pytest.mark.parametrize("n", [10, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", draws([10], [10, 60]))
 def test_a_week_with_canvas(walls, sets, tmp_path, capsys, monkeypatch, n):
     """Collected, run, marked by two, overridden, late, given back, exported, and read back."""
     monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))

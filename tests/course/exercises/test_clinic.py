@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -21,9 +20,10 @@ import chunkprefill_course as course
 from chunkprefill.plots import dashboard as traceplots
 from chunkprefill_course.clinic import CAUSES, FAULTS, FIX_FOR, FIXES, PROMISES, REMEDIES, ROWS, TELLING
 from tests.needs import ROOT
+from tests.proof import draws
 
-#: Cases of each cause, from seeds that nothing else uses: 108 in all. `make mutants` takes 23 of each, 207.
-UNSEEN = int(os.environ.get("CLINIC_CASES", "12"))
+#: Cases of each cause, from seeds that nothing else uses: 207 in all where all are drawn.
+UNSEEN = draws(6, 23)
 
 
 # --- a diagnoser that sees what a reader sees ---------------------------------------------------------

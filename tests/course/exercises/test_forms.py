@@ -22,6 +22,7 @@ from chunkprefill_course.forms.guess import off_by
 from chunkprefill_course.forms.memory import Snapshot
 from chunkprefill_course.forms.running import attempt
 from tests.needs import ROOT
+from tests.proof import draws
 
 FORMS = [getattr(exercises, name) for name in exercises.__all__]
 EXERCISES = [form for form in FORMS if isinstance(form, course.Exercise)]
@@ -59,14 +60,14 @@ class Balanced(HTMLParser):
 
 
 @named(EXERCISES)
-@pytest.mark.parametrize("seed", [0, 1, None])
+@pytest.mark.parametrize("seed", draws([0], [0, 1, None]))
 def test_the_solution_passes(form, seed):
     feedback = form.check(form.solution, seed=seed)
     assert feedback.ok is True and bool(feedback), str(feedback)
 
 
 @named(EXERCISES)
-@pytest.mark.parametrize("seed", [0, None])
+@pytest.mark.parametrize("seed", draws([0], [0, None]))
 def test_each_wrong_answer_passes_the_example_and_fails_with_its_own_hint(form, seed):
     assert len(form.wrong) >= 3
     for wrong in form.wrong:
@@ -203,7 +204,7 @@ ODD = [
 @named(EXERCISES)
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: getattr(odd, "__name__", type(odd).__name__))
 def test_odd_and_hostile_answers_get_words(form, odd, capsys):
-    feedback = form.check(odd, seconds=1.0)
+    feedback = form.check(odd, seconds=0.3)
     assert feedback.ok is not True
     assert len(str(feedback)) > 20 and len(str(feedback)) < 2000
     Balanced(feedback._repr_html_())
