@@ -99,7 +99,7 @@ def items(value: Any, of: str = "a list") -> list[Plain] | None:
 
 def sets_as_lists(value: Any, depth: int = 3) -> Any:
     """A list or tuple with the sets in it as lists, for an answer in which their order does not matter."""
-    if type(value) not in (list, tuple) or not depth:
+    if not isinstance(value, list | tuple) or not depth:
         return value
     out = []
     for each in value:

@@ -22,6 +22,7 @@ from chunkprefill_course.forms.running import Case, Program
 
 MOST_SAID = 8  # requests in a sentence
 MOST_DRAWN = 24  # requests in a picture
+MOST_SERVED = 256  # requests that the prompts promise at most: as many as the library's policies seat
 PREAMBLE = "from dataclasses import dataclass\n\nimport chunkprefill as cp\n\n\n"
 
 
@@ -53,8 +54,8 @@ class _Watched:
 class Before:
     """How things stood before a step.
 
-    pending: tokens to prefill by request, in order of arrival; ready: who could decode; half: who is half done;
-    order: all of them in order of arrival, which their numbers need not follow
+    pending: tokens to prefill by request, in order of arrival; ready: who could decode; half: who is half done,
+    in order of admission; order: all of them in order of arrival, which their numbers need not follow
     """
 
     pending: dict[int, int]
@@ -67,10 +68,27 @@ class Before:
         """Tokens of the prompts among those who run."""
         return {rid: n for rid, n in got.items() if rid in self.pending}
 
+    @property
+    def line(self) -> list[int]:
+        """Prompts as `(*state.running, *state.waiting)` has them."""
+        half = set(self.half)
+        return [*self.half, *(rid for rid in self.pending if rid not in half)]
+
+    def arrived_in_order(self, rids: Sequence[int]) -> bool:
+        """Whether these came one after the other as they stand there."""
+        places = [self.order.index(rid) for rid in rids]
+        return places == sorted(places)
+
 
 def is_crowded(was: Before, got: Mapping[int, int], _budget: int) -> bool:
-    """Whether more than 128 prompts share an iteration, so that a program's own limit shows."""
-    return len(was.prompts(got)) > 128
+    """Whether as many prompts share an iteration as there may be, so that a program's own limit shows."""
+    return len(was.prompts(got)) == MOST_SERVED
+
+
+def is_cut_among_many(was: Before, got: Mapping[int, int], _budget: int) -> bool:
+    """Whether one of more than 250 prompts gets a part of what it needs, and another nothing."""
+    runs = was.prompts(got)
+    return len(was.pending) - 1 > len(runs) > 250 and any(n < was.pending[rid] for rid, n in runs.items())
 
 
 def is_crowded_beside_decodes(was: Before, got: Mapping[int, int], _budget: int) -> bool:
@@ -80,7 +98,8 @@ def is_crowded_beside_decodes(was: Before, got: Mapping[int, int], _budget: int)
 
 def is_passed_over(was: Before, got: Mapping[int, int], _budget: int) -> bool:
     """Whether a prompt waits while one of a larger number runs, so that an order by number shows."""
-    return any(rid not in got and rid < max(was.prompts(got), default=0) for rid in was.pending)
+    last = max(was.prompts(got), default=0)
+    return any(rid not in got and rid < last for rid in was.pending)
 
 
 def rids(case: Case) -> Sequence[int]:
@@ -120,6 +139,9 @@ def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
     """How things stood before step k."""
     cached = [0] * len(case["requests"])
     said = [0] * len(case["requests"])
+    admitted: dict[
+        int, int
+    ] = {}  # in which step; within one, the order of arrival stands for that of the plan
     names = rids(case)
     place = {rid: i for i, rid in enumerate(names)}
 
@@ -128,8 +150,9 @@ def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
 
     arrivals = [arrival for arrival, _, _ in case["requests"]]
     now = min(arrivals)
-    for rows in steps[:k]:
+    for at, rows in enumerate(steps[:k]):
         for rid, start, length, emits in rows:
+            admitted.setdefault(rid, at)
             cached[place[rid]] = start + length
             said[place[rid]] += emits
         now += 1
@@ -137,10 +160,11 @@ def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
             now = min([arrival for arrival in arrivals if arrival > now], default=now)
     here = [i for i, arrival in enumerate(arrivals) if arrival <= now and not done(i)]
     left = {names[i]: case["requests"][i][1] - cached[i] for i in here}
+    half = (rid for rid, n in left.items() if n > 0 and cached[place[rid]])
     return Before(
         {rid: n for rid, n in left.items() if n > 0},
         tuple(rid for rid, n in left.items() if n <= 0),
-        tuple(rid for rid, n in left.items() if n > 0 and cached[place[rid]]),
+        tuple(sorted(half, key=admitted.__getitem__)),
         now,
         tuple(left),
     )
@@ -181,6 +205,17 @@ def show(case: Case) -> str:
         lines.append(f"in iteration {k} another policy has run {said(plan)}")
     rate = f", rate {case['rate']}" if "rate" in case else ""
     return f"budget {case['budget']}{rate}; {'; '.join(lines)}"
+
+
+def shared(was: Before, got: Mapping[int, int]) -> str:
+    """The words for two prompts that are cut in one step; "" where one at most is."""
+    cut = [rid for rid, n in was.pending.items() if 0 < got.get(rid, 0) < n]
+    if len(cut) < 2:
+        return ""
+    return (
+        f"requests {cut[0]} and {cut[1]} share what is left, and neither gets all that it has to prefill; one goes "
+        "first, and gets as much as it can use before the other gets any"
+    )
 
 
 def tell(case: Case, steps: Plain) -> str:
@@ -366,6 +401,9 @@ HANDED_OVER: tuple[Case, ...] = (
     {"budget": 2, "requests": [(0, 6, 2), (1, 1, 3), (1, 1, 4)], "given": [{1: 5}, {2: 1, 3: 1}]},
     {"budget": 3, "requests": [(0, 5, 3), (0, 7, 2), (1, 2, 3)], "given": [{1: 4, 2: 3}, {3: 2}]},
     {"budget": 3, "requests": [(0, 9, 2), (0, 9, 2), (1, 2, 2)], "given": [{1: 2, 2: 5}]},
+    # Who is half done came after one that waits; two are, and the later one was admitted first.
+    {"budget": 3, "requests": [(0, 2, 1), (0, 6, 2), (1, 7, 2)], "given": [{1: 2}, {3: 3}]},
+    {"budget": 3, "requests": [(0, 2, 1), (0, 9, 1), (1, 8, 2)], "given": [{1: 2}, {3: 3}, {2: 3}]},
 )
 
 
@@ -376,15 +414,22 @@ OUT_OF_ORDER: tuple[Case, ...] = (
     {"budget": 3, "requests": [(0, 5, 2), (1, 4, 2), (1, 4, 1)], "rids": (3, 1, 2)},
 )
 
+#: Two with as much to do, and too little for either: one gets all of it.
+TWINS: Case = {"budget": 4, "requests": [(0, 9, 2), (0, 9, 2), (1, 3, 2)]}
+
 #: A half-done prompt with hardly less left than a newcomer has: what it has cached must not count.
 HALF_DONE: Case = {"budget": 2, "requests": [(0, 12, 1), (3, 7, 1)]}
 
-#: Many in one iteration, or much: a policy that has a limit or a grain of its own is caught here.
+#: Many in one iteration, or much, or many iterations: a policy that has a limit or a grain of its own is caught here.
 CROWDS: tuple[Case, ...] = (
-    {"budget": 200, "requests": [*[(0, 1, 2)] * 179, (0, 30, 2), (0, 20, 2), (0, 5, 2)]},
+    {"budget": MOST_SERVED, "requests": [(0, 1, 2)] * MOST_SERVED},
+    {"budget": 274, "requests": [*[(0, 1, 2)] * 253, (0, 30, 2), (0, 20, 2), (0, 5, 2)]},
     {"budget": 40, "requests": [(0, 2, 2)] * 18},
     {"budget": 2048, "requests": [(0, 100, 9), (0, 9000, 2), (1, 4099, 2), (1, 4098, 2)]},
+    {"budget": 70_000, "requests": [(0, 100, 4), (0, 70_400, 2), (1, 70_300, 2), (1, 70_200, 2)]},
+    {"budget": 70_000, "requests": [(0, 30_000, 2), (0, 35_500, 2), (0, 3_000, 2), (0, 9_000, 2)]},
     {"budget": 24, "requests": [*[(0, 1, 4)] * 12, *[(1, 1, 2)] * 10]},
+    {"budget": 4, "requests": [(0, 3, 260), (0, 2, 250), (200, 9, 2)]},
 )
 
 
@@ -396,6 +441,7 @@ def cases(rng: random.Random, *, tight: bool = False) -> Iterator[Case]:
     yield from _small(tight)
     yield from () if tight else HANDED_OVER
     yield from OUT_OF_ORDER
+    yield TWINS
     yield HALF_DONE
     yield from CROWDS
     for _ in range(30):

@@ -25,7 +25,7 @@ def _when(rule: str) -> Variant:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All chunks of sequences of up to 5 known tokens, sixty of longer ones, two as long as servers have them."""
+    """All chunks of sequences of up to 5 known tokens, sixty of longer ones, three as long as servers have them."""
     for n_prompt in range(1, 4):
         for n_generated in range(3):
             known = n_prompt + n_generated
@@ -43,6 +43,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
         )
     yield _case(3584, 416, 3000, 1000)
     yield _case(3584, 415, 3000, 1000)
+    yield _case(0, 4464, 70_000, 0)  # 2**16 are left: a narrow type of numbers cannot tell
 
 
 MOST_DRAWN = 60  # tokens
@@ -118,6 +119,7 @@ who_emits = Exercise(
         "among the outputs": lambda c: c["n_prompt"] < c["cached"] + c["length"] < _known(c),
         "all again in one chunk": lambda c: c["cached"] == 0 < c["n_generated"] and not _left(c),
         "one token left": lambda c: _left(c) == 1,
+        "as many left as 16 bits count": lambda c: _left(c) == 2**16,
     },
     run=run,
     want=want,

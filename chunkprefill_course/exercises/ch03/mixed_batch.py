@@ -41,7 +41,14 @@ SMALL = (
     ([("a", 0, 3), ("b", 3, 1)], {"a": [4, 1], "b": [0, 2]}, 2),
     ([("a", 2, 1), ("b", 2, 3)], {"a": [5, 3], "b": [0, 1, 4]}, 2),
     ([("b", 0, 2), ("a", 4, 1)], {"a": [2, 0], "b": [1]}, 3),
+    # Blocks that are not used yet, and requests that do not run.
+    ([("a", 1, 1)], {"a": [2, 0, 5]}, 2),
+    ([("b", 2, 1)], {"a": [3], "b": [1, 4, 0]}, 2),
+    ([("b", 0, 3), ("c", 5, 1)], {"c": [0, 8, 3, 1], "a": [2, 7], "b": [6, 5]}, 2),
+    ([("a", 300, 1), ("b", 40, 20)], {"a": [*range(6030, 6010, -1)], "b": [*range(5, 10)]}, 16),
 )
+
+MOST_DRAWN = 60  # cells of a row
 
 
 def _case(batch: list, tables: dict, block_size: int) -> Case:
@@ -58,7 +65,10 @@ def cases(rng: random.Random) -> Iterator[Case]:
             for name in rng.sample("abcdef", n)
         ]
         pool = rng.sample(range(60), 60)
-        tables = {name: [pool.pop() for _ in range(-(-(c + n) // block_size))] for name, c, n in batch}
+        spare = rng.choice((0, 0, 1))
+        tables = {
+            name: [pool.pop() for _ in range(-(-(c + n) // block_size) + spare)] for name, c, n in batch
+        }
         yield _case(batch, tables, block_size)
 
 
@@ -114,6 +124,8 @@ def _seen(got: list, wanted: list) -> str:
 
 def picture(case: Case, value: Plain) -> str:
     """A row a request, a column a position; the cells are slots."""
+    if max(cached + length for _, cached, length in case["batch"]) > MOST_DRAWN:
+        return ""
     lines: list[tuple[str, list[Cell]]] = []
     right, i = want(case), 0
     for name, cached, length in case["batch"]:
@@ -147,6 +159,15 @@ mixed_batch = Exercise(
         "a chunk begins inside a block": lambda c: any(k % c["block_size"] for _, k, _ in c["batch"]),
         "a chunk crosses blocks": lambda c: any(
             k // c["block_size"] < (k + n - 1) // c["block_size"] for _, k, n in c["batch"]
+        ),
+        "a block that is not used yet": lambda c: any(
+            len(c["tables"][name]) * c["block_size"] >= cached + n + c["block_size"]
+            for name, cached, n in c["batch"]
+        ),
+        "a request that does not run": lambda c: len(c["tables"]) > len(c["batch"]),
+        "hundreds of tokens cached, in slots that 16 bits do not count": lambda c: any(
+            cached > 2**8 and min(c["tables"][name]) * c["block_size"] > 2**16
+            for name, cached, _ in c["batch"]
         ),
         "blocks of one": lambda c: c["block_size"] == 1,
         "several requests": lambda c: len(c["batch"]) > 2,

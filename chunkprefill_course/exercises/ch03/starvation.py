@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Any
 
 import chunkprefill as cp
@@ -34,11 +35,12 @@ MOST = 10_000  # requests that are read
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """Documents somewhat longer than a budget, and much longer; from a second to two minutes."""
+    """Documents somewhat longer than a budget, and much longer; from a second to several minutes."""
     for budget, n_prompt in ((1, 2), (2, 3), (4, 5), (4, 9), (8, 100), (3, 7)):
         yield from ({"budget": budget, "n_prompt": n_prompt, "seconds": s} for s in (1, 2, 5))
-    yield {"budget": 2, "n_prompt": 3, "seconds": 120}
+    yield {"budget": 2, "n_prompt": 3, "seconds": 400}
     yield {"budget": 64, "n_prompt": 65, "seconds": 3}
+    yield {"budget": 3, "n_prompt": 15, "seconds": 20}
     for _ in range(8):
         budget = rng.randint(2, 16)
         yield {"budget": budget, "n_prompt": budget + rng.randint(1, 80), "seconds": rng.randint(2, 40)}
@@ -117,10 +119,14 @@ starve = Exercise(
     cases=cases,
     conditions={
         "a long time": lambda case: case["seconds"] > 4,
-        "more than a minute": lambda case: case["seconds"] > 60,
+        "more than five minutes": lambda case: case["seconds"] > 300,
         "a large budget": lambda case: case["budget"] > 32,
         "a document hardly longer than a budget": lambda case: case["n_prompt"] == case["budget"] + 1,
         "a document of many budgets": lambda case: case["n_prompt"] > 4 * case["budget"],
+        "a document of whole budgets, and more time than they take": lambda case: (
+            case["n_prompt"] % case["budget"] == 0
+            and case["seconds"] > case["n_prompt"] // case["budget"] > 4
+        ),
         "a budget of one": lambda case: case["budget"] == 1,
         "two seconds": lambda case: case["seconds"] == 2,
     },
@@ -225,8 +231,10 @@ def aging_want(case: Case) -> list[Any]:
     return served.right(case, Solution)
 
 
-def _score(case: Case, was: Before, rid: int) -> float:
-    return was.pending[rid] - case["rate"] * (was.now - served.row_of(case, rid)[0])
+def _scores(case: Case, was: Before) -> dict[int, float]:
+    """Each prompt's rank."""
+    came = dict(zip(served.rids(case), (arrival for arrival, _, _ in case["requests"])))
+    return {rid: n - case["rate"] * (was.now - came[rid]) for rid, n in was.pending.items()}
 
 
 def aging_judge(case: Case, value: Plain) -> str:
@@ -245,16 +253,17 @@ def _broken(case: Case, was: Before, got: dict[int, int]) -> str:
         return f"{counted(total, 'token')} run, the budget is {budget}"
     if left_out := [rid for rid in was.ready if rid not in got]:
         return f"request {left_out[0]} could decode and is left out"
-    short = sorted((_score(case, was, rid), rid) for rid, n in was.pending.items() if got.get(rid, 0) < n)
+    scores = _scores(case, was)
+    short = sorted((scores[rid], rid) for rid, n in was.pending.items() if got.get(rid, 0) < n)
     if total < budget and short:
         rid = short[0][1]
         return f"{budget - total} of {budget} tokens stay unused, and request {rid} has {was.pending[rid]} to prefill"
     for score, rid in short:
-        later = [r for r in got if r in was.pending and _score(case, was, r) > score + 1e-9]
+        later = [r for r in got if r in was.pending and scores[r] > score + 1e-9]
         if later:
-            ranks = f"{figure(_score(case, was, later[0]))} against {figure(score)}"
+            ranks = f"{figure(scores[later[0]])} against {figure(score)}"
             return f"request {later[0]} goes before request {rid}, whose rank is lower ({ranks})"
-    return ""
+    return served.shared(was, got)
 
 
 def _aged(case: Case) -> bool:
@@ -269,11 +278,22 @@ def _aged(case: Case) -> bool:
 def _both_below_zero(case: Case) -> bool:
     """In some step the lowest rank is below zero, and so is that of a prompt before it, which has to wait."""
     for was, got, _ in served.moments(case, Solution):
-        line = list(was.pending)
-        for rid in was.prompts(got):
-            before = [r for r in line[: line.index(rid)] if r not in got]
-            if any(_score(case, was, rid) < _score(case, was, r) < 0 for r in before):
+        scores, passed = _scores(case, was), -inf  # the highest rank below zero of those that wait
+        for rid, score in scores.items():
+            if rid in got and score < passed:
                 return True
+            if rid not in got and passed < score < 0:
+                passed = score
+    return False
+
+
+def _equal_ranks(case: Case) -> bool:
+    """In some step two ranks are equal, and one of the two gets a part of what it has left."""
+    for was, got, _ in served.moments(case, Solution):
+        scores = _scores(case, was)
+        ranks = list(scores.values())
+        if any(1 < got.get(rid, 0) < n and ranks.count(scores[rid]) > 1 for rid, n in was.pending.items()):
+            return True
     return False
 
 
@@ -298,7 +318,8 @@ write_aging = Exercise(
         "a wait of more than a minute decides": lambda case: _aged(case) and case["requests"][-1][0] > 60,
         "a high rate": lambda case: case["rate"] > 2 and _aged(case),
         "two ranks below zero, the later prompt first": _both_below_zero,
-        "more than 128 prompts in one iteration": served.somewhen(Solution, served.is_crowded),
+        "equal ranks, and tokens for a part of one": _equal_ranks,
+        "as many prompts in one iteration as there may be": served.somewhen(Solution, served.is_crowded),
         "a shorter newcomer still passes": served.somewhen(
             Solution,
             lambda was, got, _: any(

@@ -60,16 +60,25 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
         return f"{counted(total, 'token')} run, the budget is {budget}"
     if left_out := [rid for rid in was.ready if rid not in got]:
         return f"request {left_out[0]} could decode and is left out"
-    short = [(rid, n) for rid, n in was.pending.items() if got.get(rid, 0) < n]
+    line = was.line
+    short = [rid for rid in line if got.get(rid, 0) < was.pending[rid]]
     if total < budget and short:
-        rid, n = short[0]
         unused = f"{budget - total} of {budget} tokens of the budget stay unused"
-        return f"{unused}, and request {rid} has {n} to prefill"
-    line = list(was.pending)
-    later = [rid for rid in line[line.index(short[0][0]) + 1 :] if rid in got] if short else []
+        return f"{unused}, and request {short[0]} has {was.pending[short[0]]} to prefill"
+    later = [rid for rid in line[line.index(short[0]) + 1 :] if rid in got] if short else []
     if later:
-        return f"request {later[0]} prefills before request {short[0][0]}, which arrived first, has all it can use"
+        return (
+            f"request {later[0]} prefills before request {short[0]}, {_first(was, short[0], later[0])}, has all "
+            "it can use"
+        )
     return ""
+
+
+def _first(was: Before, first: int, then: int) -> str:
+    """Why one prompt goes before another."""
+    if first in was.half and then not in was.half:
+        return "which is half done"
+    return "which arrived first" if was.arrived_in_order((first, then)) else "which was admitted first"
 
 
 def judge(case: Case, value: Plain) -> str:
@@ -88,12 +97,23 @@ write_chunked_prefill = Exercise(
     example=({"budget": 4, "requests": [(0, 10, 3)]},),
     cases=served.cases,
     conditions={
-        "a chunk of more than a thousand tokens beside decodes": _when(
-            lambda was, got, _: was.ready and max(was.prompts(got).values(), default=0) > 1000
+        "a chunk of more than 65,536 tokens beside decodes": _when(
+            lambda was, got, _: was.ready and max(was.prompts(got).values(), default=0) > 2**16
+        ),
+        "a half-done prompt came after one that waits": _when(
+            lambda was, got, _: any(
+                rid not in was.half and rid not in got and was.order.index(rid) < was.order.index(half)
+                for half in was.half
+                for rid in was.pending
+            )
+        ),
+        "two half-done prompts, and the later one was admitted first": _when(
+            lambda was, _, __: not was.arrived_in_order(was.half)
         ),
         "decodes beside a chunk": _when(lambda was, got, budget: was.ready and len(got) > len(was.ready)),
         "a tail and a head in one iteration": _when(lambda was, got, _: len(was.prompts(got)) > 1),
-        "more than 128 prompts in one iteration": _when(served.is_crowded),
+        "as many prompts in one iteration as there may be": _when(served.is_crowded),
+        "more than 250 prompts, one cut, one left out": _when(served.is_cut_among_many),
         "ten decodes, and ten prompts join": _when(served.is_crowded_beside_decodes),
         "a later number came first, and too little for both": _when(served.is_passed_over),
         "decodes take the whole budget": _when(
@@ -209,6 +229,11 @@ write_chunked_prefill = Exercise(
             _with((LINE, "sorted((*state.running, *state.waiting), key=lambda seq: seq.pending)")),
             "The prompt with the least to do goes first. That is the next rung of the ladder: here "
             "prompts are served in order of arrival.",
+        ),
+        Wrong(
+            _with((LINE, "sorted((*state.running, *state.waiting), key=lambda seq: seq.arrival)")),
+            "The prompts are sorted by arrival, so one that waits passes one that is half done. Those that are "
+            "half done come first, in the order of `state.running`.",
         ),
         Wrong(
             _with((LINE, "reversed((*state.running, *state.waiting))")),

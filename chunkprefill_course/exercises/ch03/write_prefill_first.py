@@ -136,7 +136,13 @@ write_prefill_first = Exercise(
                 was.prompts(got) and 0 < _next(was, got) == budget - sum(got.values()) + 1
             )
         ),
-        "more than 128 prompts in one iteration": _when(served.is_crowded),
+        "a row of more than 65,536 tokens": _when(
+            lambda was, got, budget: (
+                len(was.prompts(got)) > 1 and 2**16 < sum(was.prompts(got).values()) <= budget
+            )
+        ),
+        "more than 250 iterations": lambda case: len(served.moments(case, Solution)) > 250,
+        "as many prompts in one iteration as there may be": _when(served.is_crowded),
         "ten prompts beside running sequences": _when(served.is_crowded_beside_decodes),
         "a later number came first, and too little for both": _when(served.is_passed_over),
         "more decodes than max_tokens": _when(

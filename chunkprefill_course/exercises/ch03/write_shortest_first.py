@@ -76,7 +76,7 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
         if longer := [r for r in got if was.pending.get(r, 0) > n]:
             more = f"request {longer[0]} has {was.pending[longer[0]]} tokens to prefill"
             return f"{more} and goes before request {rid}, which has {n}"
-    return ""
+    return served.shared(was, got)
 
 
 def judge(case: Case, value: Plain) -> str:
@@ -137,11 +137,17 @@ write_shortest_first = Exercise(
                 )
             )
         ),
-        "more than 128 prompts in one iteration": _when(served.is_crowded),
+        "as many prompts in one iteration as there may be": _when(served.is_crowded),
         "ten decodes, and ten prompts join": _when(served.is_crowded_beside_decodes),
         "two prompts in one iteration": _when(lambda was, got, _: sum(rid in was.pending for rid in got) > 1),
         "decodes beside a chunk": _when(lambda was, got, _: was.ready and len(got) > len(was.ready)),
         "equal lengths": _when(lambda was, _, __: len(set(was.pending.values())) < len(was.pending)),
+        "equally many left, and tokens for a part of one": _when(
+            lambda was, got, _: any(
+                1 < got.get(rid, 0) < n and list(was.pending.values()).count(n) > 1
+                for rid, n in was.pending.items()
+            )
+        ),
         "an idle time": served.idle,
     },
     run=served.serve_case,

@@ -16,6 +16,7 @@ from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.running import Program
 
 LEFT, WIDE, ROW = 70, 400, 34  # user units
+MOST_DRAWN = 40  # requests, and tokens of one
 
 
 def solution(times):
@@ -137,6 +138,10 @@ SMALL = (
     {"a": [0, 5, 10, 60], "b": [0, 20]},
     {"a": [0, 40], "b": [0, 5, 90], "c": [0, 10]},
     {"a": [3_600_000, 3_600_000.0625], "b": [86_400_000, 86_400_000.25]},
+    {"a": [0, 1.000_976_562_5], "b": [0, 1]},
+    {7: [0, 20], 30: [0, 10, 40], 4: [0, 10]},
+    {f"r{i}": [i, i + (40 if i == 30 else 20)] for i in range(60)},
+    {"a": [*range(0, 2000, 5), 2100, 2105]},
 )
 
 
@@ -195,6 +200,8 @@ def run(program: Program, case: Case) -> Any:
 def picture(case: Case, value: Plain) -> str:
     """A row a request, a tick a token, and what the program says beneath."""
     times = case["times"]
+    if max(len(times), *map(len, times.values())) > MOST_DRAWN:
+        return ""
     end = max(time for tokens in times.values() for time in tokens) or 1
     canvas = Canvas(ROW * len(times) + 34, width=LEFT + WIDE + 12)
     for i, (rid, tokens) in enumerate(times.items()):
@@ -209,6 +216,19 @@ def picture(case: Case, value: Plain) -> str:
         "<svg ", f'<svg role="img" aria-label="{escape(said)}. It says {figure(value)} ms." ', 1
     )
     return f'<div style="max-width:{LEFT + WIDE + 12}px">{svg}</div>'
+
+
+def show(case: Case) -> str:
+    """The call; of many requests and of many tokens the first."""
+    rows = []
+    for name, tokens in case["times"].items():
+        said = str(tokens)
+        if len(tokens) > MOST_DRAWN:
+            said = f"{str(tokens[:3])[:-1]}, …, {tokens[-1]}]"
+        rows.append(f"{name!r}: {said}")
+    if len(rows) > MOST_DRAWN:
+        rows[6:] = [f"… {len(rows)} requests in all"]
+    return f"`longest_silence({{{', '.join(rows)}}})`"
 
 
 largest_gap = Exercise(
@@ -228,6 +248,14 @@ largest_gap = Exercise(
         "a day after the clock began": lambda case: (
             want(case) % 1 > 0 and min(map(min, case["times"].values())) > 2**20
         ),
+        "fractions of a thousandth": lambda case: 0 < want(case) * 1000 % 1 < 1,
+        "names that are numbers": lambda case: all(type(name) is int for name in case["times"]),
+        "dozens of requests, the largest among them": lambda case: (
+            len(case["times"]) > 50 and want(case) > max(*_gaps(case)[0], *_gaps(case)[-1])
+        ),
+        "hundreds of tokens, the largest late among them": lambda case: any(
+            len(gaps) > 300 and gaps.index(want(case)) > 256 for gaps in _gaps(case) if want(case) in gaps
+        ),
         "it starts late": lambda case: min(map(min, case["times"].values())) > want(case) > 0,
         "a longer pause between requests": lambda case: across_requests(case["times"]) > want(case) > 0,
         "the largest is not in the last request": lambda case: want(case) > max(_gaps(case)[-1], default=0),
@@ -240,7 +268,7 @@ largest_gap = Exercise(
     want=want,
     judge=judge,
     picture=picture,
-    show=lambda c: f"`longest_silence({c['times']})`",
+    show=show,
     size=lambda c: sum(map(len, c["times"].values())),
     solution=solution,
     wrong=(

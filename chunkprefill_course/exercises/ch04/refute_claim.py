@@ -31,7 +31,11 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield from (
         {"budget": budget, "patience": patience} for budget in (1, 2, 4, 8) for patience in (1, 2, 3, 7)
     )
-    yield from ({"budget": 2, "patience": 100}, {"budget": 64, "patience": 3})
+    yield from (
+        {"budget": 2, "patience": 1000},
+        {"budget": 64, "patience": 3},
+        {"budget": 100_000, "patience": 2},
+    )
     for _ in range(10):
         yield {"budget": rng.randint(3, 64), "patience": rng.randint(1, 20)}
 
@@ -106,8 +110,9 @@ refute_claim = Exercise(
     conditions={
         "a budget of one": lambda case: case["budget"] == 1,
         "patience of one": lambda case: case["patience"] == 1,
-        "more patience than a queue of 20 prompts takes": lambda case: case["patience"] > 60,
+        "more patience than a queue of 20 prompts takes": lambda case: case["patience"] > 500,
         "a budget that 20 decodes do not fill": lambda case: case["budget"] > 32,
+        "a budget that 16 bits do not count": lambda case: case["budget"] > 2**16,
         "a large budget and patience": lambda case: case["budget"] > 3 and case["patience"] > 2,
     },
     run=run,

@@ -83,9 +83,9 @@ def steps(case: Case, budget: int) -> list[float]:
 
 
 def bound_s(case: Case) -> float:
-    """The bound of a case in s; one that is given as a budget is that budget's own longest step."""
+    """The bound of a case in s; one that is given as a budget is that budget's own longest step, or a share of it."""
     if "just" in case:
-        return max(steps(case, case["just"]))
+        return case.get("share", 1) * max(steps(case, case["just"]))
     return 1e-3 * case["bound"]
 
 
@@ -143,6 +143,9 @@ SMALL = (
     case_of((4_000, 40, 0.0, 50), (128, 129, 64), tile=128, n_decodes=8, n_prompt=1024, bound=100),
     case_of((4_000, 40, 0.01, 200), (512, 64, 256, 128), n_decodes=8, n_prompt=2048, just=128),
     case_of((6_000, 40, 0.004, 200), (128, 512, 256, 1024), n_decodes=16, n_prompt=1536, just=256),
+    # The fastest is too slow by half a thousandth.
+    case_of((4_000, 40, 0.01, 200), (512, 64, 256, 128), n_decodes=8, n_prompt=2048, just=128, share=0.9995),
+    case_of((6_000, 40, 0.004, 200), (256, 1024, 128), n_decodes=16, n_prompt=1536, just=256, share=0.9995),
     case_of((12_000, 20, 0.001, 400), (64, 1024, 2048), n_decodes=4, n_prompt=300, bound=60),
     case_of((12_000, 90, 0.001, 200), (256, 128, 512), n_decodes=4, n_prompt=257, bound=50),
     case_of((2_000, 20, 0.01, 50), (400, 600, 1000, 200), n_decodes=0, n_prompt=1001, bound=19),
@@ -156,6 +159,8 @@ SMALL = (
     case_of((4_000, 40, 0.001, 50), (288, 160, 128, 512), tile=64, n_decodes=4, n_prompt=4096, bound=100),
     case_of((8_000, 40, 0.001, 50), (512, 264, 260, 64), tile=256, n_decodes=4, n_prompt=2048, bound=100),
     case_of((1_000, 20, 0.0, 50), (128, 192, 256, 320), tile=128, n_decodes=0, n_prompt=1024, bound=100),
+    # The last step decides.
+    case_of((4_000, 40, 0.001, 50), (320, 192, 128), tile=128, n_decodes=4, n_prompt=1500, bound=100),
     # The first step is the longest.
     case_of((2_000, 40, 0.0, 50), (64, 512, 128, 256), n_decodes=8, n_prompt=1024, bound=17, first=8_000),
     case_of((2_000, 40, 0.0, 50), (64, 512, 128, 256), n_decodes=8, n_prompt=2048, bound=15, first=4_000),
@@ -277,9 +282,17 @@ choose_budget = Exercise(
         "the one with the shortest step is not the best": lambda case: (
             want(case) != _chosen(case, lambda b: -max(steps(case, b)))
         ),
+        "the one whose steps but the last take the least is not the best": lambda case: (
+            want(case) != min(fitting(case), key=lambda b: sum(steps(case, b)[:-1]))
+        ),
         "the last in the list is not the best": lambda case: want(case) != fitting(case)[-1],
         "the first in the list is not the best": lambda case: want(case) != fitting(case)[0],
         "a step just as long as the bound": lambda case: "just" in case and want(case) == case["just"],
+        "the fastest is too slow by a hair's breadth": lambda case: any(
+            bound_s(case) < max(steps(case, b)) < bound_s(case) * 1.001
+            and sum(steps(case, b)) < sum(steps(case, want(case))) * (1 - 1e-9)
+            for b in case["budgets"]
+        ),
         "the first chunk fits, the last does not": lambda case: any(
             steps(case, b)[0] <= bound_s(case) < max(steps(case, b)) for b in case["budgets"]
         ),

@@ -43,6 +43,8 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for n_prompt, n_output, chunk in product((1, 2, 3, 4, 8), (1, 2, 3), (1, 3, 4)):
         yield from (case_of(n_prompt, n_output, chunk, n_chats, 10) for n_chats in (0, 1, 3))
     yield case_of(8, 2, 4, 1, 20)
+    yield case_of(8193, 2, 2048, 1, 10)
+    yield case_of(1_000_003, 700, 512, 300, 7)
     for _ in range(20):
         chunk = rng.choice((64, 100, 256, 512, 1000))
         yield case_of(
@@ -116,6 +118,12 @@ count_visits = Exercise(
         "no chats": lambda case: case["n_chats"] == 0,
         "several chats": lambda case: case["n_chats"] > 2,
         "another price": lambda case: case["visit"] == 20,
+        "one token more than large chunks": lambda case: (
+            case["n_prompt"] % case["chunk"] == 1 and case["chunk"] > 2000
+        ),
+        "large numbers": lambda case: (
+            case["n_prompt"] > 10**6 and min(case["n_output"], case["n_chats"]) > 256
+        ),
     },
     run=run,
     want=want,

@@ -42,6 +42,8 @@ def _case(cached: tuple[int, ...], free: int, block_size: int, names: Iterable[s
     return {"running": list(zip(names, cached)), "free": free, "block_size": block_size}
 
 
+NAMES = [*"abcdefgh", *(f"r{i}" for i in range(60))]
+MOST_DRAWN = 24  # requests
 SMALL = (
     ((4,), 1, 4),
     ((3,), 0, 4),
@@ -72,6 +74,9 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield _case((4, 4, 2), 0, 4, "bca")
     yield _case((2, 2, 2, 1, 1, 1), 0, 2, "fadbec")
     yield _case((1, 1, 1, 1, 1, 1, 1), 0, 1, "gbadfec")
+    many = [rng.choice((rng.randint(1, 90), 16 * rng.randint(1, 9))) for _ in range(40)]
+    yield _case(tuple(many), 2, 16, rng.sample(NAMES, 40))
+    yield _case((3, 5, 7, 3000, 4096, 6000, 4096), 1, 4, "gbadfec")
     for _ in range(25):
         size, n = rng.choice((1, 2, 4, 16)), rng.randint(2, 6)
         cached = tuple(rng.choice((rng.randint(1, 40), size * rng.randint(1, 4))) for _ in range(n))
@@ -135,6 +140,8 @@ def _names(names: list[Any]) -> str:
 
 def picture(case: Case, value: Plain) -> str:
     """Each request's cache as a bar, those evicted marked."""
+    if len(case["running"]) > MOST_DRAWN:
+        return ""
     rows, size = case["running"], case["block_size"]
     canvas = Canvas(34 + 34 * len(rows))
     most = max(cached for _, cached in rows)
@@ -195,6 +202,10 @@ make_room = Exercise(
         "the longest is not the last": lambda c: (
             want(c)[0] and max(n for _, n in c["running"]) > c["running"][-1][1]
         ),
+        "dozens run, and several of them are evicted": lambda c: (
+            len(c["running"]) > 32 and len(want(c)[0]) > 2
+        ),
+        "thousands of tokens are lost": lambda c: want(c)[1] > 4000,
         "blocks of one": lambda c: c["block_size"] == 1,
     },
     run=run,

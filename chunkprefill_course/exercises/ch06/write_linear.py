@@ -259,6 +259,8 @@ def cases(rng: random.Random) -> Iterator[Case]:
         pending = [1 if i in decoding else rng.choice((1, rng.randint(2, 40))) for i in range(n)]
         prompts = sum(pending) - n_decodes
         yield _case(decoding, pending, max(1, n_decodes + rng.randint(-2, prompts + 2)), rng.randrange(10**6))
+    many = [1 if i % 3 else rng.randint(1, 9) for i in range(1100)]
+    yield _case([i for i in range(1100) if i % 3 == 1], many, sum(many) - 2, rng.randrange(10**6))
 
 
 def names(plan: dict[int, int]) -> str:
@@ -423,6 +425,9 @@ write_linear = Exercise(
     tell=tell,
     compared=_compared,
     conditions={
+        "more than 1,024 requests, and the last of them run": lambda c: (
+            c["n"] > 2**10 and max(right(c)) > 2**10
+        ),
         "no decodes": lambda case: not case["decoding"] and case["n"] > 1,
         "only decodes": lambda case: len(case["decoding"]) == case["n"],
         "budget below the decodes": lambda case: case["budget"] < len(case["decoding"]) < case["n"],

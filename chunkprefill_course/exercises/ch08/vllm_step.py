@@ -146,11 +146,17 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield _named([3], [5, 5], 6, 0, "cba")
     yield _named([1] * 10, [2] * 9, 60, 8)
     yield _named([2] * 10, [3] * 9, 40, 2)
+    many = [f"r{i}" for i in rng.sample(range(2000), 256)]
+    yield _named([1] * 236, [2] * 20, 275, 0, many)
+    yield _named([1] * 9 + [20_000], [9000, 70_000, 70_000], 100_000, 66_000, many)
     for _ in range(60):
         running = [rng.choice((1, 1, 1, rng.randint(2, 30))) for _ in range(rng.randint(0, 4))]
         waiting = [rng.randint(1, 40) for _ in range(rng.randint(0 if running else 1, 3))]
         letters = rng.sample(ascii_lowercase, len(running) + len(waiting))
         yield _named(running, waiting, rng.randint(1, 32), rng.choice((0, 0, 2, 4, 8, 16)), letters)
+
+
+MOST_DRAWN = 24  # requests
 
 
 def _case(running: list, waiting: list, budget: int, threshold: int) -> Case:
@@ -169,6 +175,8 @@ def _capped(case: Case) -> bool:
 def picture(case: Case, value: Plain) -> str:
     """All pending tokens as a bar, and how much of it the step runs."""
     every = [*case["running"], *case["waiting"]]
+    if len(every) > MOST_DRAWN:
+        return ""
     most, left, tall = max(n for _, n in every), 130.0, 40.0
     canvas = Canvas(34 + tall * len(every))
     unit = (canvas.width - left - 70) / most
@@ -190,9 +198,12 @@ def picture(case: Case, value: Plain) -> str:
 
 
 def show(case: Case) -> str:
-    """The call."""
-    arguments = (case["running"], case["waiting"], case["budget"], case["threshold"])
-    return f"`vllm_step({', '.join(map(repr, arguments))})`"
+    """The call; of many requests the first."""
+    lists = []
+    for part in ("running", "waiting"):
+        more = f", … {len(case[part])} in all]" if len(case[part]) > MOST_DRAWN else "]"
+        lists.append(repr(case[part][:MOST_DRAWN])[:-1] + more)
+    return f"`vllm_step({', '.join(lists)}, {case['budget']}, {case['threshold']})`"
 
 
 vllm_step = Exercise(
@@ -229,6 +240,12 @@ vllm_step = Exercise(
         ),
         "more than eight run and as many join": lambda c: (
             len(c["running"]) > 8 < len(c["waiting"]) and len(want(c)) > 16
+        ),
+        "as many as there may be, and all of them run": lambda c: (
+            len(c["running"]) > 200 and len(want(c)) == len(c["running"]) + len(c["waiting"]) == 256
+        ),
+        "chunks of thousands, one of them capped": lambda c: (
+            c["threshold"] > 2**16 and list(want(c).values()).count(c["threshold"]) == 1
         ),
         "a waiting prompt of one token": lambda c: 1 in _counts(c)[1],
         "all get everything": lambda c: want(c) == dict(c["running"]) | dict(c["waiting"]),
