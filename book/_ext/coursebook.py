@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from folds import fold_code, fold_evidence, hold_frames
+from folds import fold_code, fold_evidence, hold_frames, hold_pictures
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -279,7 +279,7 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
             body = with_letters(body)
         body = styled_once(body)
         body = fold_evidence(fold_code(named_frames(aligned(frame_tables(spoken(body))))))
-        context["body"] = body = hold_frames(tab_stops(body))
+        context["body"] = body = hold_pictures(hold_frames(tab_stops(body)))
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")

@@ -75,6 +75,34 @@ def hold_frames(html: str) -> str:
     return "".join([*parts, html[at:]])
 
 
+def hold_pictures(html: str) -> str:
+    """Leave a picture behind a closed fold unread until the fold is opened: the clinic's ten are half its page."""
+    folds: list[bool] = []  # of the folds around, whether each is shut
+    parts, at, svgs, held, unread = [], 0, 0, False, False
+    for tag in re.finditer(r"<(/?)(details|svg|noscript)\b([^>]*)>", html):
+        closes, name, rest = tag[1] == "/", tag[2], tag[3]
+        if name == "noscript":
+            held = not closes
+        elif held:
+            continue
+        elif name == "details":
+            if closes:
+                folds.pop()
+            else:
+                folds.append(re.search(r"\bopen\b", rest) is None)
+        elif not closes:
+            if svgs == 0 and any(folds):
+                parts += [html[at : tag.start()], "<noscript>"]
+                at, unread = tag.start(), True
+            svgs += 1
+        else:
+            svgs -= 1
+            if svgs == 0 and unread:
+                parts += [html[at : tag.end()], "</noscript>"]
+                at, unread = tag.end(), False
+    return "".join([*parts, html[at:]])
+
+
 def _closed(html: str, start: int) -> int:
     """Where the `<div>` that begins at `start` has ended."""
     depth = 0

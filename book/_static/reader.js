@@ -30,6 +30,17 @@
     addEventListener("pageshow", (event) => { if (event.persisted) shut(); });
   };
 
+  // --- a frame or a picture behind a fold is read when it is asked for: until then it is the text of a noscript -------
+  const read = (place) => {
+    for (const held of all(":scope > noscript", place)) held.outerHTML = held.textContent;
+  };
+  const folded = () => {
+    const open = (fold) => all("noscript", fold).forEach((held) => { if (!held.closest(".cp-frames")) read(held.parentElement); });
+    addEventListener("click", ({ target }) => { const fold = target.closest?.("summary")?.parentElement; if (fold) open(fold); }, true);
+    addEventListener("toggle", ({ target }) => { if (target.open) open(target); }, true); // opened by a search, a script
+    addEventListener("beforeprint", () => all(".bd-article details").forEach(open));
+  };
+
   // --- print: every fold open, on a light page -----------------------------------------------------------------
   const printing = () => {
     let shut = [], theme;
@@ -184,13 +195,9 @@
   const explorers = () => {
     const voice = make("div", { class: "cp-voice", role: "status" });
     let there = false;
-    const read = (frame) => { // where scripts run, what is in a noscript is its text
-      const held = frame?.querySelector(":scope > noscript");
-      if (held) held.outerHTML = held.textContent;
-    };
     const shown = (box) => {
       const chosen = all(".cp-pills", box).map((set) => all("input[type=radio]", set).findIndex((one) => one.checked));
-      read(box.querySelector(`.cp-frame-${chosen.join("-")}`));
+      all(`.cp-frame-${chosen.join("-")}`, box).forEach(read);
     };
     if (!CSS.supports("selector(:has(a))")) all(".cp-frame").forEach(read); // then each of them shows
     addEventListener("pageshow", () => all(".cp-explorer").forEach(shown)); // a browser may remember what was chosen
@@ -269,7 +276,7 @@
     }, true);
   };
 
-  const start = () => [menus, drawers, printing, tabStops, copying, sameplace, progress, previews, explorers, answers].forEach((part) => part());
+  const start = () => [menus, drawers, folded, printing, tabStops, copying, sameplace, progress, previews, explorers, answers].forEach((part) => part());
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

@@ -218,6 +218,22 @@ def test_every_scrolling_table_has_a_name_of_its_own(chapter):
     assert names and all(name and name != "Table: table" for name in names)
 
 
+def test_a_picture_behind_a_fold_is_read_when_the_fold_is_opened_and_printed(chapter, browser, site_url):
+    page = chapter(390, page="notebooks/07_cases", touch=True)
+    folds = page.locator(".bd-article details:has(noscript)")
+    n_held = folds.count()
+    assert n_held >= 10 and page.locator(".bd-article details svg").count() == 0
+    folds.first.locator("summary").first.tap()
+    page.locator(".bd-article details[open] svg").first.wait_for()
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".bd-article details[open] svg").count() == n_held and not page.problems
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto(f"{site_url}/notebooks/07_cases.html")
+    assert plain.locator(".bd-article details svg").count() == n_held, "without scripts nothing is held back"
+    context.close()
+
+
 def test_without_scripts_there_are_contents_and_a_ground(browser, site_url):
     context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 844})
     page = context.new_page()
