@@ -18,6 +18,9 @@ ARGUMENTS = ("q", "k", "v", "start")
 Q_LAYOUTS = ("T H D", "H T D", "T D H")
 KV_LAYOUTS = ("S Hkv D", "Hkv S D", "Hkv D S", "S D Hkv")
 OUT_LAYOUTS = ("T H D", "H T D", "T H*D")
+#: query heads and key/value heads of the hidden inputs: some share, all share, none does. Confused numbers tell.
+HEADS = (((6, 2), (6, 3)), ((5, 1), (3, 1)), ((3, 3), (5, 5)))
+SIZES = (4, 8, 10)  # of a head: never as many as there are heads
 #: who is seen: words, and code on `p` [T, 1] and `j` [1, S]
 SEEN = {
     "sink": (
@@ -174,10 +177,10 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
     """A rule from `rng`; hidden inputs from the streams that `seed` opens."""
     rule = drawn(rng)
 
-    def one(answers: Answers, numbers: Any, start: int, length: int, heads: tuple[int, int]) -> str:
-        size = 6
-        q = normal(numbers, length, heads[0], size)
-        k, v = (normal(numbers, start + length, heads[1], size) for _ in range(2))
+    def one(answers: Answers, numbers: Any, start: int, length: int, shape: tuple[int, int, int]) -> str:
+        n_heads, n_shared, size = shape
+        q = normal(numbers, length, n_heads, size)
+        k, v = (normal(numbers, start + length, n_shared, size) for _ in range(2))
         due = laid_out(rule.attend(q, k, v, start), ("T", "H", "D"), rule.out)
         sent = {
             "q": laid_out(q, ("T", "H", "D"), rule.q),
@@ -191,17 +194,19 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
         return "" if not off.any() else f"{'all' if off.all() else 'some'} of the numbers are off"
 
     def criterion(answers: Answers, label: str, what: str) -> tuple[bool, str]:
-        for rng, numbers in hidden_inputs(seed, label):
-            heads = rng.choice([(4, 2), (6, 2), (6, 3)])
+        for rng, numbers, heads, size, several in hidden_inputs(
+            seed, label, HEADS, SIZES, (True, True, False)
+        ):
+            shape = (*rng.choice(heads), size)
             start, length = 0, rng.randrange(3, rule.width + 1)
             if label == "later":
-                start, length = rng.randrange(1, rule.width - 1), rng.randrange(2, 5)
+                start, length = rng.randrange(1, rule.width - 1), rng.randrange(2, 5) if several else 1
             if label == "far":
-                start, length = (
-                    rng.randrange(rule.width + 4, 4 * rule.width),
-                    rng.randrange(4, 2 * rule.width),
-                )
-            right, why = tried(lambda: one(answers, numbers, start, length, heads), what)  # noqa: B023
+                start = rng.randrange(rule.width + 4, 4 * rule.width)
+                length = rng.randrange(4, 2 * rule.width)
+                if not several:
+                    start, length = rng.randrange(40, 90), 1
+            right, why = tried(lambda: one(answers, numbers, start, length, shape), what)  # noqa: B023
             if not right:
                 return False, why
         return True, ""

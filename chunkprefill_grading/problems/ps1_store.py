@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chunkprefill_grading.problems.hidden import TOLERANCE, hidden_inputs, normal, tried
+from chunkprefill_grading.problems.hidden import EXACT, TOLERANCE, hidden_inputs, normal, tried
 from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, tally
 from chunkprefill_grading.problems.texts import fill
 from chunkprefill_grading.sandbox.session import ArraySpec
@@ -17,6 +17,9 @@ from chunkprefill_grading.sandbox.session import ArraySpec
 CACHE_LAYOUTS = ("blocks slots Hkv D", "blocks Hkv slots D", "slots blocks Hkv D", "blocks slots D Hkv")
 NEW_LAYOUTS = ("T Hkv D", "Hkv T D", "T D Hkv")
 _CANONICAL = ("blocks", "slots", "Hkv", "D")
+SIZES = (4, 8, 12)  # of a head: with the smallest alone, half a head is one pair, and pairings look alike
+#: where a chunk lies: it begins and ends inside a block; at the edges of blocks; it is one token
+PLACES = ("inside", "edges", "one")
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,20 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
     """Rules from `rng`; hidden inputs from the streams that `seed` opens."""
     rule = drawn(rng)
 
-    def both(answers: Answers, rng: random.Random, numbers: Any, cached: int, shuffled: bool) -> Any:
+    def span(rng: random.Random, place: str, label: str) -> tuple[int, int]:
+        """Positions that are cached, and of the chunk."""
+        block, inside = rule.block, rng.randrange(1, rule.block)
+        cached = 0 if label == "first" else block * rng.randrange(2, 6) + (inside if place != "edges" else 0)
+        if place == "one":
+            return cached, 1
+        ends = -cached % block if place == "edges" else rng.randrange(1, block) - cached % block
+        return cached, ends + block * rng.randrange(1, 4)
+
+    def both(answers: Answers, rng: random.Random, numbers: Any, drawn: tuple[int, int, int, bool]) -> Any:
         """Call it once; what came back and what was due, of keys and of values, and what may have changed."""
-        n_heads, size, length = rng.choice([2, 3]), rng.choice([4, 8]), rng.randrange(3, 3 * rule.block)
-        n_blocks = -(-(cached + length) // rule.block)
+        cached, length, size, shuffled = drawn
+        n_heads = rng.choice([1, 2, 3])
+        n_blocks = -(-(cached + length) // rule.block) + rng.choice([0, 1])  # one may not be used yet
         table = np.arange(n_blocks, dtype=np.int64)
         if shuffled:  # never block i in place i: a write that forgets the table must miss
             table = np.array(rng.sample(range(n_blocks, 3 * n_blocks + 2), n_blocks), dtype=np.int64)
@@ -131,7 +144,7 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
 
     def compared(found: Any, what: str) -> str:
         got, due, written = found
-        off = np.abs(got - due) > TOLERANCE
+        off = np.abs(got - due) > np.where(written & (what == "keys"), TOLERANCE, EXACT)
         if (off & ~written).any():
             return f"slots changed that do not belong to this chunk ({what})"
         if not off.any():
@@ -139,11 +152,11 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         return f"{'all' if off[written].all() else 'some'} of the {what} in its slots are off"
 
     def criterion(answers: Answers, label: str, parts: tuple[str, ...], what: str) -> tuple[bool, str]:
-        for rng, numbers in hidden_inputs(seed, label):
-            cached = 0 if label == "first" else rng.randrange(rule.block + 1, 6 * rule.block)
+        for rng, numbers, place, size in hidden_inputs(seed, label, PLACES, SIZES):
+            drawn = (*span(rng, place, label), size, label != "first")
 
             def ask() -> str:
-                found = both(answers, rng, numbers, cached, label != "first")  # noqa: B023
+                found = both(answers, rng, numbers, drawn)  # noqa: B023
                 return next(filter(None, (compared(found[part], part) for part in parts)), "")
 
             right, why = tried(ask, what)

@@ -68,6 +68,7 @@ class Decisions:
         """The plan, or BadAnswer."""
         tokens = {seq.rid: 1 for seq in state.running if seq.decoding}
         seqs = [seq for seq in (*state.running, *state.waiting) if not seq.decoding]
+        seqs.sort(key=lambda seq: seq.rid)  # names are drawn: who relies on the order of rows is found out
         rows = [self.row(seq, seqs, state.now) for seq in seqs]
         sent = {"prompts": rows, "n_decodes": len(tokens), "now": state.now}
         back = self.answers.call("decide", [sent[name] for name in self.form.signature])
