@@ -88,6 +88,6 @@ def _n_returns(code: CodeType) -> int:
         if type(here) is bool:  # from 3.13 on a number of its own says it
             here = step.line_number  # type: ignore[attr-defined]
         line = here or line
-        if step.opname == "RETURN_VALUE":
+        if step.opname in ("RETURN_VALUE", "RETURN_CONST"):  # 3.12 and 3.13 return a constant in one step
             lines.add(line)
     return len(lines)
