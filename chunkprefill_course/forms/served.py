@@ -139,9 +139,8 @@ def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
     """How things stood before step k."""
     cached = [0] * len(case["requests"])
     said = [0] * len(case["requests"])
-    admitted: dict[
-        int, int
-    ] = {}  # in which step; within one, the order of arrival stands for that of the plan
+    # In which step each was; within one step, the order of arrival stands for that of the plan.
+    admitted: dict[int, int] = {}
     names = rids(case)
     place = {rid: i for i, rid in enumerate(names)}
 
