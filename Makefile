@@ -112,6 +112,7 @@ stamp: $(VENV)/.ready ## put the repository's address of _config.yml into each n
 
 mutants: $(VENV)/.ready ## change each shown solution in every small way: is each caught?
 	$(RUN) tools/mutants.py
+	PROOF=most $(RUN) -m pytest $(TESTS) -q tests/course/exercises/test_clinic.py tests/grading/test_draws.py tests/grading/test_marking.py tests/grading/test_problem_sets.py
 
 look: $(VENV)/.ready ## screenshots of every page, three widths, light and dark
 	$(RUN) tools/look.py

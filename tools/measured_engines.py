@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [
-    str(ROOT),
-    str(ROOT / "tools"),
-]  # so that tests may import this file as tools.measured_engines
+# So that tests may import this file as tools.measured_engines.
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from measured_benches import html, word  # noqa: E402
 

@@ -19,8 +19,8 @@ from tests.proof import draws
 
 #: draws of each set, and solutions of how many other secrets each is tried with.
 #: A case of PS3 takes a second to draw, a solution of PS1 or PS2 a fifth of one to mark.
-N_DRAWS = {"PS1": draws(12, 50), "PS2": draws(12, 50), "PS3": draws(4, 12)}
-N_OTHERS = dict.fromkeys(SETS, 1)
+N_DRAWS = {"PS1": draws(12, 50), "PS2": draws(12, 50), "PS3": draws(4, 12, 50)}
+N_OTHERS = dict.fromkeys(SETS, draws(1, 1, 20))
 
 
 @pytest.mark.parametrize("name", SETS)

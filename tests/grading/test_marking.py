@@ -16,8 +16,10 @@ from tests.grading.submissions import FULL, HALF, SETS, cells, guess, marked, se
 from tests.proof import draws
 
 # A case of PS3 takes a second to draw.
-N = {"PS1": draws(12, 50), "PS2": draws(12, 50), "PS3": draws(4, 50)}
-N_WHOLE, N_HALF = draws((6, 3), (50, 50))  # of PS1 and PS2: running a solution takes a fifth of a second
+N = {"PS1": draws(12, 50), "PS2": draws(12, 50), "PS3": draws(4, 6, 50)}
+N_WHOLE, N_HALF = draws(
+    (6, 3), (16, 6), (50, 50)
+)  # of PS1 and PS2: running a solution takes a fifth of a second
 
 
 def rewritten(name: str, secret: str, question: str, *changes: tuple[str, str]) -> dict[str, str]:
@@ -93,7 +95,7 @@ RULES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_code_with_a_known_mistake_gets_the_points_of_the_parts_that_it_has_right(mistake: str) -> None:
     question, changes, points = MISTAKES[mistake]
-    for secret in secrets(draws(4, 12)):
+    for secret in secrets(draws(4, 8, 12)):
         (right,) = solved("PS1", secret, (question,)).values()
         answer = rewritten("PS1", secret, question, *changes)
         for rule, other in RULES.items():
@@ -134,7 +136,7 @@ BLIND = {  # policies that look at tokens alone: order of the prompts, and the m
 
 @pytest.mark.parametrize("kind", BLIND)
 def test_no_policy_that_ignores_the_prices_gets_more_than_a_third(kind: str) -> None:
-    for secret in secrets(draws(1, 50)):
+    for secret in secrets(draws(1, 2, 50)):
         question = next(q for q in key.sheet_of("PS2", secret).questions if q.name == "decide")
         form, best = question.form, 0.0
         constants = question.starter.partition("\n\n\n")[0]
