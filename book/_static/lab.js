@@ -103,6 +103,7 @@ class Policy:
 
     // policy
     const own = "Written by you";
+    const theirOwn = "Written by someone else"; // what the same choice is called while its code came in a link or a file
     const policy = select([...Object.keys(options.policies), own], "ChunkedPrefill");
     const settings = make("div", { class: "cp-fields" });
     const codeBox = make("div", { id: "cp-lab-code" });
@@ -171,6 +172,8 @@ class Policy:
     const mark = (yes) => {
       foreign = yes;
       warning.hidden = back.hidden = !foreign;
+      const written = policy.options[policy.options.length - 1];
+      [written.value, written.textContent] = [own, foreign ? theirOwn : own];
       warning.textContent = foreign
         ? "Someone else wrote this code: it came with a link or a file. Read it before you run it. It runs without network and page." : "";
       mind();
@@ -221,7 +224,7 @@ class Policy:
       if (go.disabled) return;
       const what = experiment();
       n_runs += 1;
-      what.label = `${policy.value}${policy.value === own ? "" : ` ${Object.values(what.policy.args).filter((v) => v !== null && v !== "" && v !== false).slice(0, 2).join(", ")}`}`;
+      what.label = `${theirs() ? theirOwn : policy.value}${policy.value === own ? "" : ` ${Object.values(what.policy.args).filter((v) => v !== null && v !== "" && v !== false).slice(0, 2).join(", ")}`}`;
       const strange = theirs();
       if (touched && !strange) restart();
       touched = strange;

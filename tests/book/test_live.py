@@ -738,11 +738,19 @@ def test_a_file_with_code_is_someone_elses_and_does_not_run(lab_page, tmp_path):
     page.wait_for_selector("#cp-lab.cp-live")
     assert page.locator(".cp-foreign").is_visible(), "it is still someone else's"
     assert page.locator("#cp-lab .cp-run").inner_text() == "Run someone else's code"
+    assert chosen_policy(page) == "Written by someone else"
     page.get_by_role("button", name="Show my own code").click()
+    assert chosen_policy(page) == "Written by you"
     assert (
         page.locator("#cp-lab .cp-run").inner_text() == "Run" and not page.locator(".cp-foreign").is_visible()
     )
     assert "class Policy" in page.locator("#cp-lab-code textarea").input_value()
+
+
+def chosen_policy(page) -> str:
+    """What the laboratory's list of policies shows."""
+    policies = page.locator("fieldset").nth(1).locator("select").first
+    return policies.evaluate("list => list.selectedOptions[0].textContent")
 
 
 def policy_code(page) -> str:
