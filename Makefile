@@ -5,7 +5,7 @@ BOOK_ENV ?= .venv-book
 RUN      := $(VENV)/bin/python
 PIP      := -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
-.PHONY: mutants help book html setup test quick proof soak check lint types unit nbval weights engines demo notebooks pages \
+.PHONY: mutants help book html setup test quick proof soak check lint types unit unit-shown nbval weights engines demo notebooks pages \
         pages-check stamp vendor colab-check links lock look pdf pageweight clean
 # Two workers on two cores, at most four: each loads torch. Neighbours share fixtures and stay together; who is
 # idle at the end takes half of what another has left. A notebook's cells are one kernel's.
@@ -31,7 +31,12 @@ html: $(BOOK_ENV)/.ready ## build the book only, into _build/html; any warning i
 # --- prove ------------------------------------------------------------------------------------------
 test: $(VENV)/.ready weights ## everything: style, types, the book, the tests, every notebook's outputs
 	@$(MAKE) --no-print-directory -j2 $(SYNC) lint types pages-check html BOOK_ENV=$(VENV)
-	@$(MAKE) --no-print-directory nbval unit
+	@$(MAKE) --no-print-directory -j2 $(SYNC) nbval unit-shown
+
+# The tests show how far they are, while the notebooks beside them say everything at their end: a kernel that
+# starts and a browser that draws leave a core idle.
+unit-shown:
+	+@MAKEFLAGS= $(MAKE) --no-print-directory $(MAKEOVERRIDES) unit
 
 # Left to `make test`: what loads the real model, talks to servers, starts Pyodide or takes over three seconds a test.
 NOT_QUICK := tests/house/test_pyodide.py tests/library/servers tests/library/test_demo.py tests/library/test_calibrate.py \

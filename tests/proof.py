@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
 PROOF = bool(os.environ.get("PROOF"))
 MOST = os.environ.get("PROOF") == "most"
 SOAK = os.environ.get("TESTS_PROFILE") == "soak"
+
+
+def proof_marks(why: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Marks of a case that takes long and says little more than a quicker test, which `why` names.
+
+    `make test` skips it, `make proof` and `make soak` run it.
+    """
+    return pytest.mark.proof, pytest.mark.skipif(not (PROOF or SOAK), reason=f"left to make proof: {why}")
+
+
+def left_to_proof(why: str) -> Callable[[T], T]:
+    """The same for a whole test."""
+
+    def marked(test: T) -> T:
+        for mark in proof_marks(why):
+            test = mark(test)
+        return test
+
+    return marked
 
 
 def draws(few: T, many: T, most: T | None = None) -> T:

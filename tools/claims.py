@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,9 @@ def defines(root: Path, dotted: str) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == name for node in nodes)
 
 
+@cache
 def exercise_ids(root: Path, field: str = "id") -> dict[str, str]:
-    """Name -> id (or title) of what chunkprefill_course/exercises makes at the top of a file."""
+    """Name -> id (or title) of what chunkprefill_course/exercises makes at the top of a file; read once."""
     found = {}
     for path in sorted((root / "chunkprefill_course/exercises").rglob("*.py")):
         for node in ast.parse(path.read_text("utf8")).body:

@@ -20,7 +20,7 @@ from chunkprefill_course import engines
 from chunkprefill_course.evidence import beyond
 from chunkprefill_course.evidence import engines as evidence
 from tests.needs import ROOT
-from tests.proof import draws
+from tests.proof import left_to_proof
 
 # --- the table of settings --------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ def test_a_first_token_is_early_and_a_decode_late_where_each_has_a_card():
     assert beyond.carried(lambda rate: (9.0, 0.0), (3.0, 1.0), rates=range(1, 9)) == 0
 
 
-@pytest.mark.skipif(draws(True, False), reason="make proof: test_ledger proves it at its own seed")
+@left_to_proof("test_ledger proves it at its own seed")
 def test_two_cards_part_under_a_tight_bound_and_not_under_a_loose_one_whatever_comes():
     assert course.evidence.both_sides(beyond.no_budget, seed=2).sound
 

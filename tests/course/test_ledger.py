@@ -6,25 +6,19 @@ import copy
 import json
 import re
 import shutil
-from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchmarks import evidence as bench
-from chunkprefill_course.evidence.evidence import BothSides, Evidence, Number, both_sides
+from chunkprefill_course.evidence.evidence import Evidence, Number, both_sides
 from tests.needs import ROOT
+from tests.proof import proof_marks
 from tools import ledger as pages
 from tools.claims import Ledger, defines, exercise_ids
 
 FUNCTIONS = bench.functions()
-
-
-@cache
-def found(claim: str) -> BothSides:
-    """A claim's evidence, run once."""
-    return both_sides(FUNCTIONS[claim])
 
 
 @pytest.fixture
@@ -46,29 +40,30 @@ def test_generated_pages_are_up_to_date(ledger, name):
 TIMED = {"cost-per-visit", "not-the-decision", "overhead-share", "slower-prefill", "weights-again"}
 
 
-@pytest.mark.parametrize("claim", FUNCTIONS)
-def test_evidence_bears_its_claim_out_and_flips(claim):
-    sides = found(claim)
+#: Each claim; the timed ones, whose verdicts no test may ask for, take most of the time.
+RUN = [
+    pytest.param(
+        claim,
+        marks=proof_marks("nbval runs it in its chapter, the ledger holds its record")
+        if claim in TIMED
+        else (),
+    )
+    for claim in FUNCTIONS
+]
+
+
+@pytest.mark.parametrize("claim", RUN)
+def test_evidence_bears_its_claim_out_flips_and_says_what_the_record_says(claim):
+    """One run for all of it. In the record, exact numbers are equal, and measured ones are there."""
+    sides = both_sides(FUNCTIONS[claim])
     assert sides.claimed.claim == sides.changed.claim == claim
     assert sides.claimed.otherwise and sides.claimed.numbers
     assert sides.claimed.timed == (claim in TIMED)
     assert sides.claimed.timed or sides.claimed.holds, str(sides.claimed)
     assert sides.changed.timed or not sides.changed.holds, str(sides.changed)
-
-
-@pytest.mark.parametrize("claim", FUNCTIONS)
-def test_evidence_says_how_it_could_fail_and_what_its_flip_changes(claim):
-    """A reviewer's two questions, answered where the evidence stands."""
-    words = " ".join((FUNCTIONS[claim].__doc__ or "").split())
-    assert re.search(r"ould (it )?fail\b", words) and re.search(r"The flip|broken alone|changed:", words)
-
-
-@pytest.mark.parametrize("claim", FUNCTIONS)
-def test_the_record_says_what_a_new_run_says(claim):
-    """Exact numbers are equal, and measured ones are there."""
     row = Ledger.read().record[claim]
     for side in ("claimed", "changed"):
-        new = json.loads(json.dumps(getattr(found(claim), side).as_json()))
+        new = json.loads(json.dumps(getattr(sides, side).as_json()))
         for document in (new, row[side]):
             for number in document["numbers"]:
                 if number["how"] == "measured":
@@ -77,6 +72,13 @@ def test_the_record_says_what_a_new_run_says(claim):
         if new["timed"]:
             new["holds"] = row[side]["holds"]
         assert new == row[side]
+
+
+@pytest.mark.parametrize("claim", FUNCTIONS)
+def test_evidence_says_how_it_could_fail_and_what_its_flip_changes(claim):
+    """A reviewer's two questions, answered where the evidence stands."""
+    words = " ".join((FUNCTIONS[claim].__doc__ or "").split())
+    assert re.search(r"ould (it )?fail\b", words) and re.search(r"The flip|broken alone|changed:", words)
 
 
 def test_every_page_shows_the_verdicts_that_it_argues_from():

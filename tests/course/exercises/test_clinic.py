@@ -23,7 +23,7 @@ from tests.needs import ROOT
 from tests.proof import draws
 
 #: Cases of each cause, from seeds that nothing else uses: 207 in all where all are drawn.
-UNSEEN = draws(6, 12, 23)
+UNSEEN = draws(3, 12, 23)
 
 
 # --- a diagnoser that sees what a reader sees ---------------------------------------------------------

@@ -16,8 +16,9 @@ import torch
 import chunkprefill as cp
 from chunkprefill_course import exercises
 from chunkprefill_course.forms.variants import Variant
+from tests.proof import draws
 
-SEEDS = range(2)
+SEEDS = draws(range(1), range(2))
 PROMPTS = "(*state.running, *state.waiting)"
 SHORTEST = "key=lambda seq: seq.pending)"
 RANK = "return seq.pending - self.rate * (state.now - seq.arrival)"

@@ -18,6 +18,7 @@ from chunkprefill.scheduling.core import Batch
 from chunkprefill.simulation.kernels import TAIL, Kernels
 from chunkprefill.simulation.published import FITS, published
 from tests.needs import need, shared_dir
+from tests.proof import left_to_proof
 
 CHUNKS = st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 4096)), min_size=1, max_size=5)
 SERVINGSIM = {"rtx4090": "RTX4090", "rtxpro6000": "RTXPRO6000"}
@@ -126,6 +127,7 @@ def test_empty_blocks_are_what_long_chunks_pay_beside_many_decodes(timed):
 
 
 @pytest.mark.slow
+@left_to_proof("the tests above hold the shipped fit to the same profiles")
 def test_fits_shipped_are_what_the_bench_finds(profiles):
     found, _ = bench.fit_servingsim(profiles, "RTX4090", "rtx4090")
     for name in ("walk", "t_block", "t_empty", "t_decode", "decode", "head", "t_linear"):
