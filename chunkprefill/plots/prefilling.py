@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise
-from typing import Unpack
+from itertools import accumulate, pairwise, product
+from typing import Any, Unpack
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.checks import a_word_each, amounts, few_enough, one_of, whole
@@ -315,13 +315,6 @@ def curve_picture(
         looks = zip(COLOURS.values(), "os^Dv", ("-", "--", ":", "-.", "-"))
         for (x, y), (colour, marker, dash) in zip(series.values(), looks):
             ax.plot(x, y, dash, color=colour, marker=marker)
-        top = max(max(y) for _, y in series.values())
-        ends = sorted((dict(zip(x, y))[max(x)], max(x), name) for name, (x, y) in series.items())
-        for (end, where, name), above in zip(ends, [*ends[1:], None]):
-            beneath = above is not None and above[0] - end < 0.15 * top  # or one name would cover the other
-            if len(series) > 1:
-                place = (-4, -19 if beneath else 9)
-                ax.annotate(name, (where, end), place, textcoords="offset points", ha="right")
         xs = sorted({value for x, _ in series.values() for value in x})
         if log_x:
             ax.set_xscale("log", base=2)
@@ -338,6 +331,9 @@ def curve_picture(
         ax.margins(x=0.06, y=0.16)
         ax.set_xlabel(x_label)
         ax.set_title(f"{title}\n{y_label}" if title else y_label, fontweight="normal")
+        if len(series) > 1:
+            fig.draw_without_rendering()  # the layout says where on the page a point is
+            _name_lines(ax, series)
         table = [[dict(zip(*points)).get(value) for points in series.values()] for value in xs]
         is_measured = words.get("badge", "measured") == "measured"
         rows = [
@@ -353,6 +349,59 @@ def curve_picture(
             table=Table(header=(x_label, *series), rows=rows, caption=y_label),
             **words,
         )
+
+
+#: Where a name may stand beside a point of its line, the best first: points to the right and up, and the edge
+#: of the name that is there.
+BESIDE = (
+    (-4, 9, "right"),
+    (-4, -19, "right"),
+    (0, 9, "center"),
+    (0, -19, "center"),
+    (4, 9, "left"),
+    (4, -19, "left"),
+)
+
+
+def _name_lines(ax: Any, series: Mapping[str, Points]) -> None:
+    """Write each name near the end of its line: at the last point and in the first place that is free.
+
+    A place is free if it is inside the axes, no line and no other name crosses it, and no line is nearer than
+    the name's own. Where none is, at no point, the name stands at the end, above its line.
+    """
+    from matplotlib.path import Path
+
+    lines = {name: Path(ax.transData.transform(list(zip(*points)))) for name, points in series.items()}
+    inside = ax.get_window_extent()
+    taken: list[Any] = []
+    by_end = sorted(series.items(), key=lambda item: max(zip(*item[1]))[1], reverse=True)
+    for name, points in by_end:  # from the top: of two that end close together, the lower is named beneath
+        backwards = sorted(zip(*points), reverse=True)
+        for point, (right, up, edge) in product(backwards, BESIDE):
+            words = ax.annotate(name, point, (right, up), textcoords="offset points", ha=edge)
+            box = words.get_window_extent()
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+            if fits and not box.count_overlaps(taken) and _nearest(box, lines) == name:
+                break
+            words.remove()
+        else:
+            words = ax.annotate(
+                name, backwards[0], BESIDE[0][:2], textcoords="offset points", ha=BESIDE[0][2]
+            )
+        taken.append(words.get_window_extent())
+
+
+def _nearest(box: Any, lines: Mapping[str, Any]) -> str | None:
+    """Whose line comes nearest to a box; None if a line crosses it."""
+    if any(line.intersects_bbox(box, filled=False) for line in lines.values()):
+        return None
+    away = {}
+    for name, line in lines.items():
+        spots = line.interpolated(40).vertices  # some pixels apart
+        away[name] = min(
+            math.hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1)) for x, y in spots
+        )
+    return min(away, key=lambda name: away[name])
 
 
 def _spans(row: Sequence[bool]) -> str:

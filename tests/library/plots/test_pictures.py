@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -182,3 +183,42 @@ def test_drawing_a_mask_needs_neither_matplotlib_nor_torch():
         "mask_picture(2, 2); filling_picture([2])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [(61.9, 43.4), (61.9, 5.0), (20.0, 43.4), (24.0, 17.0)],
+    ids=["both rise", "one falls", "they cross", "level"],
+)
+def test_no_line_runs_through_a_name(ends):
+    """The name of a line stood at its end, above it, where a steeper line ran through it."""
+    sizes = [128, 512, 2048]
+    series = {"measured": (sizes, [20.6, 23.4, ends[0]]), "operator roofline": (sizes, [11.2, 16.2, ends[1]])}
+    svg = curve_picture(series, x_label="chunk", y_label="ms", alt="a", caption="c").svg
+    paths = [re.findall(r"[ML] ([\d.]+) ([\d.]+)", path) for path in re.findall(r'<path d="([^"]+)"', svg)]
+    lines = [[(float(x), float(y)) for x, y in path] for path in paths if len(path) == len(sizes)]
+    lines = [line for line in lines if line[0][0] > 40]  # not the frame
+    assert len(lines) == len(series)
+    for name in series:
+        style, x, y = re.search(
+            rf'<text style="([^"]+)" x="([\d.]+)" y="([\d.]+)"[^>]*>{name}<', svg
+        ).groups()
+        size = float(re.search(r"font-size: ([\d.]+)", style)[1])
+        anchor = (re.search(r"text-anchor: (\w+)", style) or ["", "start"])[1]
+        width = 0.45 * size * len(name)  # at least so much
+        left = float(x) - {"start": 0, "middle": 0.5, "end": 1}[anchor] * width
+        inside = [(left + width * k / 40, float(y) - size * up) for k in range(41) for up in (0, 0.3, 0.6)]
+        assert min(distance(point, line) for point in inside for line in lines) > 1, name
+
+
+def distance(point, line):
+    """How far a point is from a line of points, measured upwards; infinite beside it."""
+    x, y = point
+    return min(
+        (
+            abs(y - (y0 + (y1 - y0) * (x - x0) / (x1 - x0)))
+            for (x0, y0), (x1, y1) in pairwise(line)
+            if x0 <= x <= x1
+        ),
+        default=float("inf"),
+    )
