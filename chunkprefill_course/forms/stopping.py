@@ -97,19 +97,21 @@ class Limit:
         if not self._insisting:  # the program may stand at the end of its stack
             sys.setrecursionlimit(sys.getrecursionlimit() + DEEPER)
         self._busy = True
-        self._insist()
-        self._busy = False
+        try:
+            self._insist()
+        finally:  # at the end of the stack it may fail half-way: the next alarm tries again
+            self._busy = False
         raise Late
 
     def _insist(self) -> None:
         """From now on every line of this thread raises."""
         if self._insisting:
             return
-        self._insisting = True
         if tool := _free_tool():
             self._monitor(tool, self._raise_at, lines=True)
         else:
             self._trace(_Raising(self))
+        self._insisting = True
 
     # --- Python 3.12 and newer: callbacks that may raise, and stay ---
 
