@@ -106,16 +106,22 @@ NUMBER = re.compile(
 UNIT = re.compile(r"(?<=\d) (?=(?:%|×|[µmn]?s|min|[kMGT]i?B(?:/s)?|B)(?![\w-]))")
 
 
+LONG = 28  # letters: more than a narrow column holds in two lines
+
+
 def aligned(html: str) -> str:
     """Cells that hold a number, with or without a unit, get a class: right-aligned, never broken in two.
 
-    In other cells a number keeps its unit beside it.
+    In other cells a number keeps its unit beside it; one with more words than a line holds gets another class,
+    so that on a phone its table scrolls, and the cell is not a column of single words.
     """
 
     def mark(found: re.Match[str]) -> str:
         opening, inner = found.groups()
         text = re.sub(r"<[^>]+>", "", inner).strip()
         if "class=" in opening or not NUMBER.fullmatch(text):
+            wide = len(text) > LONG and "class=" not in opening
+            opening = f'{opening[:-1]} class="cp-words">' if wide else opening
             return f"{opening}{UNIT.sub(NO_BREAK, inner)}</td>"
         return f'{opening[:-1]} class="cp-num">{inner}</td>'
 

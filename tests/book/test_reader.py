@@ -286,6 +286,18 @@ def test_the_glossary_has_its_letters(chapter):
     assert page.locator(f"dt[id='{place.removeprefix('#')}']").count() == 1
 
 
+def test_a_cell_of_a_table_is_no_column_of_single_words(new_page, site_url):
+    """On a phone, cells with flags of a server had thirteen lines."""
+    page = new_page(390)
+    page.goto(f"{site_url}/book/your-server.html")
+    lines = page.evaluate(
+        """() => [...document.querySelectorAll(".bd-article td")].map((cell) =>
+        Math.round((cell.clientHeight - 8) / parseFloat(getComputedStyle(cell).lineHeight)))"""
+    )
+    assert len(lines) > 20 and max(lines) <= 7, lines
+    page.context.close()
+
+
 def test_what_scrolls_sideways_can_be_reached_by_keyboard_and_nothing_else_stops_it(chapter):
     """Measured when it comes near the screen: after a walk down the page every box has what it needs."""
     page = chapter(390)
