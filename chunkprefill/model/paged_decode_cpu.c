@@ -1,48 +1,12 @@
 /* Attention of decoding steps over a cache in blocks: one call for all sequences, and no key is copied.
 
-   paged_decode_cpu.py compiles this file where it runs, once for each type of number: STORED is what q, the
-   cache and the output hold (float, double, or uint16_t for bfloat16), SUM is what is added up. */
+   paged_decode_cpu.py compiles this file where it runs. q, the cache and the output hold STORED. */
 
-#include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 
-#define INLINE static inline __attribute__((always_inline))
+#include "numbers.h"
+
 enum { MOST_D = 256, MOST_G = 16 }; /* head size, query heads that share a key head */
-
-#ifdef BFLOAT16
-INLINE SUM widen(STORED x) {
-    union { uint32_t bits; float number; } u = {(uint32_t)x << 16};
-    return u.number;
-}
-INLINE STORED narrow(SUM x) { /* to the nearest, ties to even */
-    union { float number; uint32_t bits; } u = {x};
-    return (STORED)((u.bits + 0x7fff + ((u.bits >> 16) & 1)) >> 16);
-}
-#else
-INLINE SUM widen(STORED x) { return x; }
-INLINE STORED narrow(SUM x) { return x; }
-#endif
-
-#ifdef DOUBLE
-INLINE double exponential(double x) { return exp(x); }
-#else
-/* e^x for x <= 0, to a relative 1e-7: 2^n times a polynomial on half a step around 0. libm's is not inlined. */
-INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 1.44269504f);
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    union { int32_t bits; float number; } two_to_n = {((int32_t)n + 127) << 23};
-    return p * two_to_n.number;
-}
-#endif
 
 /* Where position j of a sequence lies, and the position `size` further on is asked for: blocks lie anywhere, so
    the processor cannot foresee where the next one begins. */

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chunkprefill.model import fused_cpu
 from chunkprefill.model.attention import accumulation_dtype
 from chunkprefill.model.config import Config
 from chunkprefill.model.linear import add_linear, linear, pack
@@ -31,6 +32,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension; the squares are summed in at least float32."""
     if x.is_cuda:  # one kernel, which sums half precision in float32
         return F.rms_norm(x, weight.shape, weight, eps)
+    if fused_cpu.can_fuse(x, weight):
+        return fused_cpu.rms_norm(x, weight, eps)
     wide = F.rms_norm(x.to(accumulation_dtype(x.dtype)), weight.shape, eps=eps)
     return wide.to(x.dtype) * weight
 
@@ -48,17 +51,27 @@ def rope_frequencies(config: Config, dtype: torch.dtype, device: torch.device) -
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """RoPE in place: turn the pairs (i, i + D/2) of x, `[T, heads, D]`; see `Transformer._angles`."""
+    if fused_cpu.can_fuse(x, cos, sin):
+        return fused_cpu.rotate_(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     other = torch.cat((second, first), dim=-1)  # each number's partner, in its place
     return x.mul_(cos).addcmul_(other, sin)
 
 
-def halves(module: nn.Linear, x: Tensor) -> Iterable[Tensor]:
-    """The two halves of module(x): one product on a CPU; two on a GPU, where it is strides that cost."""
+def gated(module: nn.Linear, x: Tensor) -> Tensor:
+    """silu(gate) · up, `[T, d_ff]`, where module(x) is gate and up side by side.
+
+    They are one product on a CPU, and two on a GPU, where it is strides that cost.
+    """
     if not x.is_cuda:
-        return linear(x, module.weight, module.bias).chunk(2, dim=-1)
+        gate_up = linear(x, module.weight, module.bias)  # [T, 2 d_ff]
+        if fused_cpu.can_fuse(gate_up):
+            return fused_cpu.gated(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
     biases = (None, None) if module.bias is None else module.bias.chunk(2)
-    return [F.linear(x, weight, bias) for weight, bias in zip(module.weight.chunk(2), biases)]
+    gate, up = (F.linear(x, weight, bias) for weight, bias in zip(module.weight.chunk(2), biases))
+    return F.silu(gate, inplace=True).mul_(up)
 
 
 class Layer(nn.Module):
@@ -91,10 +104,8 @@ class Layer(nn.Module):
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream after the layer; x `[rows, d_model]` is used up, attended is `[rows, H, D]`."""
         x = add_linear(x, attended.flatten(1), self.out.weight, self.out.bias)
-        gate, up = halves(self.gate_up, rms_norm(x, self.norm2, self.config.norm_eps))
-        return add_linear(
-            x, F.silu(gate, inplace=gate.is_contiguous()).mul_(up), self.down.weight, self.down.bias
-        )
+        y = gated(self.gate_up, rms_norm(x, self.norm2, self.config.norm_eps))
+        return add_linear(x, y, self.down.weight, self.down.bias)
 
 
 class Transformer(nn.Module):

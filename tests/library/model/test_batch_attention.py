@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,7 +174,7 @@ def test_decodes_that_walk_their_tables(case: tuple[int, int, int, bool]) -> Non
 @settings(max_examples=60, deadline=None)
 def test_decodes_that_walk_their_tables_on_a_cpu(case: Any, head_dim: int, dtype: torch.dtype) -> None:
     """The compiled kernel, in each type it takes, at constant head sizes and others, on tables anywhere."""
-    need("a C compiler", paged_decode_cpu.compiled(dtype), "apt-get install gcc")
+    need("a C compiler", paged_decode_cpu.kernel(dtype), "apt-get install gcc")
     seed, n, size, runs = case
     batch, tables = mixed(random.Random(seed), n, size, runs=runs)
     window = check(batch, tables, size=size, backend=None, dtype=dtype, head_dim=head_dim)
@@ -185,7 +184,7 @@ def test_decodes_that_walk_their_tables_on_a_cpu(case: Any, head_dim: int, dtype
 
 def test_long_sequences_walk_their_tables_on_a_cpu() -> None:
     """Scores far apart, sequences of one position and of thousands, more threads than sequences."""
-    need("a C compiler", paged_decode_cpu.compiled(torch.float32), "apt-get install gcc")
+    need("a C compiler", paged_decode_cpu.kernel(torch.float32), "apt-get install gcc")
     keys, values = torch.randn(2, 300, 16, 3, 64).unbind()
     chunks = [batch_attention.Chunk(0, 4500, 4501, list(range(282))), batch_attention.Chunk(1, 0, 1, [299])]
     q = 40 * torch.randn(2, 9, 64)
@@ -197,17 +196,8 @@ def test_long_sequences_walk_their_tables_on_a_cpu() -> None:
         assert difference([out[chunk.row][None]], [reference(q[chunk.row][None].double(), k, v)]) <= 2e-5
 
 
-def test_without_a_compiler_decodes_run_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No compiler, one that fails, a folder that cannot be written: a reason to be slower, not to fail."""
-    missing, broken = tmp_path / "no-such-compiler", tmp_path / "false"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CHUNKPREFILL_CACHE", str(tmp_path / "cache"))
-    for compiler in (missing, broken):
-        monkeypatch.setenv("CC", str(compiler))
-        assert paged_decode_cpu.compiled.__wrapped__(torch.float32) is None
-    assert paged_decode_cpu.compiled.__wrapped__(torch.float16) is None
-    monkeypatch.setattr(paged_decode_cpu, "compiled", lambda dtype: None)
+def test_without_a_compiler_decodes_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paged_decode_cpu, "kernel", lambda dtype: None)
     batch, tables = mixed(random.Random(1), 9, 4, runs=False)
     window = check(batch, tables, size=4, backend=None)
     assert all(isinstance(part, batch_attention.Alone) for _, part in window.parts)
@@ -330,34 +320,3 @@ def test_a_graph_plays_back_what_the_pass_computes(dtype: torch.dtype) -> None:
 def test_an_engine_without_the_kernel_refuses_graphs() -> None:
     with pytest.raises(ValueError, match="CUDA graphs need varlen attention on a GPU, with triton"):
         cp.Engine(small_model(), cp.ChunkedPrefill(8), graphs=True)
-
-
-def test_code_that_another_could_have_written_is_not_loaded(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHUNKPREFILL_CACHE", str(tmp_path))
-    kept = paged_decode_cpu._kept("x.so")
-    assert kept is not None and kept.parent.stat().st_mode & 0o777 == 0o700
-    kept.write_bytes(b"")
-    kept.chmod(0o666)
-    assert paged_decode_cpu._kept("x.so") is None
-    kept.chmod(0o600)
-    assert paged_decode_cpu._kept("x.so") == kept
-    kept.parent.chmod(0o770)
-    assert paged_decode_cpu._kept("x.so") is None
-    kept.parent.chmod(0o700)
-    monkeypatch.setattr(paged_decode_cpu.os, "getuid", lambda: -1)
-    assert paged_decode_cpu._kept("x.so") is None
-
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(paged_decode_cpu, "cache_dir", homeless)
-    assert paged_decode_cpu._kept("x.so") is None
-
-
-def test_a_compiler_with_options_compiles_into_a_private_folder(monkeypatch):
-    need("a C compiler", paged_decode_cpu.compiled(torch.float32), "apt-get install gcc")
-    monkeypatch.setattr(paged_decode_cpu, "_kept", lambda name: None)
-    monkeypatch.setenv("CC", "gcc -pipe" if paged_decode_cpu.shutil.which("gcc") else "clang -pipe")
-    assert paged_decode_cpu.compiled.__wrapped__(torch.float32) is not None
-    monkeypatch.setenv("CC", "'unclosed")
-    assert paged_decode_cpu.compiled.__wrapped__(torch.float32) is None
