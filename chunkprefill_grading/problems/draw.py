@@ -82,10 +82,11 @@ def pick(rng: random.Random, items: Sequence[Any], n: int) -> list[Any]:
 
 
 def labels(rng: random.Random, n: int) -> list[str]:
-    """`n` different names of two letters and a digit for choices: those of another draw name nothing here."""
+    """`n` different names of choices, such as "qzt47": of 438,976, so that another draw's name nothing here."""
     found: list[str] = []
     while len(found) < n:
-        label = "".join(rng.choice("bcdfghjkmnpqrstvwxz") for _ in range(2)) + rng.choice("23456789")
+        label = "".join(rng.choice("bcdfghjkmnpqrstvwxz") for _ in range(3))
+        label += "".join(rng.choice("23456789") for _ in range(2))
         found += [label] * (label not in found)
     return found
 

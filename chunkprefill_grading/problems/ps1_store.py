@@ -165,14 +165,14 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         return True, ""
 
     def judge(answers: Answers) -> Verdict:
-        """2 points for values, 2 for the keys of a first chunk, 2 for those of a later one."""
+        """1 point for values, which hang on few of the rules, 2 for a first chunk's keys, 3 for a later one's."""
         cases = (
-            ("values", ("values",), "Values of a later chunk"),
-            ("first", ("keys",), "Keys of a first chunk"),
-            ("keys", ("keys",), "Keys of a later chunk"),
+            (1.0, "values", ("values",), "Values of a later chunk"),
+            (2.0, "first", ("keys",), "Keys of a first chunk"),
+            (3.0, "keys", ("keys",), "Keys of a later chunk"),
         )
-        parts = [(2.0, *criterion(answers, *case)) for case in cases]
-        return tally(parts, [what.lower() for _, _, what in cases])
+        parts = [(points, *criterion(answers, *case)) for points, *case in cases]
+        return tally(parts, [what.lower() for *_, what in cases])
 
     signature = ", ".join(rule.signature)
     constants = f"BLOCK, THETA = {rule.block}, {rule.theta}\n\n\n"
@@ -182,9 +182,9 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         kind="code",
         text=text(rule, signature),
         table=(
-            ("values of later chunks in their slots, all other slots untouched", 2),
+            ("values of later chunks in their slots, all other slots untouched", 1),
             ("keys of first chunks, where the blocks lie in order", 2),
-            ("keys of later chunks in their slots, turned by their own positions", 2),
+            ("keys of later chunks in their slots, turned by their own positions", 3),
         ),
         starter=f"{constants}def store({signature}):\n    raise NotImplementedError",
         solution=constants + solution(rule, signature),

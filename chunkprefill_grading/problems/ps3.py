@@ -10,6 +10,7 @@ from chunkprefill_grading.problems.ps3_case import case_questions
 from chunkprefill_grading.problems.sheet import Answers, Question, Sheet, Verdict, chosen, numbers_right
 
 OVERHEAD_TOLERANCE = 1e-4  # relative: one request or one token more or less is outside, in every draw
+OVERHEAD_POINTS = 0.8  # of each of five: one that is another draw's by chance is a fifth, and no more
 #: The card Q4: what follows most directly; the first is right.
 CONSEQUENCES = (
     "The scheduler has more and smaller tasks to track and to dispatch for each request.",
@@ -22,8 +23,9 @@ CONSEQUENCES = (
 
 def tasks_questions(rng: random.Random) -> list[Question]:
     """The card Q4 in numbers, and as a choice."""
-    chunk, n_output, n_chats = rng.randrange(200, 900), rng.randrange(200, 2000), rng.randrange(15, 400)
-    n = chunk * rng.randrange(7, 30) + rng.randrange(1, chunk)
+    # Wide ranges: each number is half of the points, and another draw's must not be right by chance.
+    chunk, n_output, n_chats = rng.randrange(200, 900), rng.randrange(2_000, 32_000), rng.randrange(15, 400)
+    n = chunk * rng.randrange(40, 400) + rng.randrange(1, chunk)
     passes = -(-n // chunk)
     right: dict[str, float] = {"tasks": passes + n_output - 1, "between": n_chats * (passes - 1)}
     dealt = dict(zip(labels(rng, len(CONSEQUENCES)), pick(rng, CONSEQUENCES, len(CONSEQUENCES))))
@@ -42,7 +44,7 @@ def tasks_questions(rng: random.Random) -> list[Question]:
         f"(the "
         f"last one is what is left), and {n_chats} short chats decode all the while, a token each in every "
         f"step. "
-        f"The long request emits {n_output} tokens in all; the first comes from its last chunk. Fill in:\n\n"
+        f"The long request emits {n_output:,} tokens in all; the first comes from its last chunk. Fill in:\n\n"
         "- `tasks`: how often the scheduler gives the long request some tokens, from its first chunk to its "
         "end\n"
         "- `between`: decoding tasks of the chats in the steps of its chunks, the last chunk's step not "
@@ -84,7 +86,7 @@ def overhead_question(rng: random.Random) -> Question:
         rng.randrange(12, 30),
     )  # µs, ms, µs a token
     small, large = rng.choice([(64, 1024), (48, 768), (32, 512)])
-    n, n_chats = large * rng.randrange(8, 20), rng.randrange(60, 160)
+    n, n_chats = large * rng.randrange(8, 60), rng.randrange(60, 160)
 
     def cpu(chunk: int) -> float:
         """µs of a step of a chunk beside the chats."""
@@ -99,6 +101,7 @@ def overhead_question(rng: random.Random) -> Question:
         "share_small": cpu(small) / (cpu(small) + run(small)),
         "share_large": cpu(large) / (cpu(large) + run(large)),
         "prompt_small_ms": cpu(small) * (n // small) / 1e3,
+        "prompt_large_ms": cpu(large) * (n // large) / 1e3,
     }
     text = (
         f"Preparing a step takes the CPU {s0} µs, and {row} µs more for each request in the step, and "
@@ -112,7 +115,8 @@ def overhead_question(rng: random.Random) -> Question:
         f"- `small_ms`: CPU time of a step with a chunk of {small}, ms\n"
         f"- `share_small`: its share of that step's time, CPU and GPU together, 0 to 1\n"
         f"- `share_large`: the same for a chunk of {large:,}\n"
-        f"- `prompt_small_ms`: CPU time of all steps of the prompt with chunks of {small}, ms"
+        f"- `prompt_small_ms`: CPU time of all steps of the prompt with chunks of {small}, ms\n"
+        f"- `prompt_large_ms`: the same for chunks of {large:,}"
     )
     hints = {
         "small_ms": "The chats count twice: as requests and as tokens.",
@@ -123,12 +127,12 @@ def overhead_question(rng: random.Random) -> Question:
         title="What scheduling costs",
         kind="numbers",
         text=text,
-        table=tuple((f"`{name}`", 1) for name in right),
+        table=tuple((f"`{name}`", OVERHEAD_POINTS) for name in right),
         starter="overhead = {" + ", ".join(f'"{name}": None' for name in right) + "}",
         solution="overhead = {" + ", ".join(f'"{name}": {value:.8g}' for name, value in right.items()) + "}",
         form={"kind": "numbers", "names": list(right)},
         judge=lambda answers: numbers_right(
-            answers.value("overhead"), right, 1, tolerance=OVERHEAD_TOLERANCE, hints=hints
+            answers.value("overhead"), right, OVERHEAD_POINTS, tolerance=OVERHEAD_TOLERANCE, hints=hints
         ),
     )
 

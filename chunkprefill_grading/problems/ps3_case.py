@@ -38,7 +38,7 @@ ASKED = {
     ),
 }
 COUNTS = {"token_budget": (16, 65_536), "chunk": (16, 65_536), "n_blocks": (16, 1_000_000)}
-TOLERANCE = 0.005
+TOLERANCE = 1e-4  # relative: two of eight numbers of another draw are not within it by chance
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def report_question(records: Records) -> Question:
         about=records.case.about().replace("\n", "\n- "),
         dashboard=records.dashboard(),
         n_records=len(records.rows),
-        tolerance=f"{TOLERANCE:.1%}",
+        tolerance=f"{TOLERANCE:.2%}",
         asked="\n".join(f"- `{name}`: {records.words(name)}" for name in ASKED),
     )
     return Question(

@@ -10,8 +10,20 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from chunkprefill_grading.problems import draw, key, ps1_attention, ps2_decide, ps2_statements, ps3
+from chunkprefill_grading.problems import (
+    draw,
+    key,
+    ps1,
+    ps1_attention,
+    ps1_order,
+    ps2,
+    ps2_decide,
+    ps2_statements,
+    ps3,
+)
 from chunkprefill_grading.problems.notebook import as_json, notebook
+from chunkprefill_grading.problems.sheet import Question
+from chunkprefill_grading.sandbox.session import NoAnswer
 from chunkprefill_grading.submission.load import parse
 from chunkprefill_grading.submission.stamps import refusal
 from tests.grading.submissions import SETS, body, pasted, secrets, solved
@@ -33,6 +45,54 @@ def test_no_draw_is_solved_by_another_s_solution_nor_by_the_examples_in_its_ques
         for other in drawn[i + 1 : i + 1 + N_OTHERS[name]]:
             for mark in pasted(name, secret, other).values():
                 assert mark.points <= 0.2 * mark.max_points, (secret, other, mark)
+
+
+#: questions that are answered by values, and who draws them from a stream of numbers
+VALUES = {
+    "order": ps1_order.order_question,
+    "counts": ps1.counts_question,
+    "plan": ps2.plan_question,
+    "statements": ps2_statements.statements_question,
+    "tasks": lambda rng: ps3.tasks_questions(rng)[0],
+    "consequence": lambda rng: ps3.tasks_questions(rng)[1],
+    "overhead": ps3.overhead_question,
+}
+N_VALUES = draws(60, 100, 200)  # draws of each, every one tried with the answers of all others
+
+
+class Given:
+    """A submission that gives the same answer whatever it is asked."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def value(self, name: str) -> object:
+        return self.answer
+
+    def earns(self, question: Question) -> float:
+        """Points; a name that the question does not have is no answer to it."""
+        try:
+            return question.judge(self).points
+        except NoAnswer:
+            return 0.0
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_of_another_draw_are_right_by_chance_once_in_five_thousand_pairs_or_less(name: str) -> None:
+    """Two draws can have one number in common, whatever is asked: where it earns more than a fifth, it is rare."""
+    questions = [VALUES[name](random.Random(f"{name} {i}")) for i in range(N_VALUES)]
+    answers = []
+    for question in questions:
+        space: dict[str, object] = {}
+        exec(question.solution, space)
+        answers.append(Given(space[name]))
+        assert answers[-1].earns(question) == question.points
+    lucky = [
+        (i, k)
+        for (i, question), (k, answer) in itertools.product(enumerate(questions), enumerate(answers))
+        if i != k and answer.earns(question) > 0.2 * question.points
+    ]
+    assert len(lucky) <= N_VALUES * (N_VALUES - 1) / 5_000, lucky
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -105,7 +165,7 @@ def test_one_more_or_less_is_outside_the_tolerance_of_overhead_in_every_draw() -
             cpu = [s0 + row * rows + token * (chunk + tokens) for chunk in (small, large)]
             run = [1e3 * gpu0 + gpu * (chunk + tokens) for chunk in (small, large)]
             shares = [c / (c + r) for c, r in zip(cpu, run)]
-            return cpu[0] / 1e3, *shares, cpu[0] * steps / 1e3
+            return cpu[0] / 1e3, *shares, cpu[0] * steps / 1e3, cpu[1] * steps * small / large / 1e3
 
         due = [s0, row, token, gpu0, gpu, chats + 1, chats, small, large, prompt / small]
         assert prices(due) == pytest.approx(list(right.values()), rel=1e-6)

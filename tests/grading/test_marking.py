@@ -66,7 +66,7 @@ MISTAKES = {  # what is rewritten, and the points that stay: a number, or a few 
             (r"p = cached \+ (.*)  # positions", r"p = cached + \1\n    q = \1  # positions"),
             (r"\(p \+ (\d)\)\[:|p\[:", r"q[:"),
         ),
-        {2, 4},
+        {1, 3},
     ),
     "a write at the start of the blocks": (
         "store",
@@ -75,10 +75,10 @@ MISTAKES = {  # what is rewritten, and the points that stay: a number, or a few 
     ),
     "a write that forgets the table": ("store", ((r"block = table\[(.*)\]", r"block = \1"),), {2}),
     "slots from the other end": ("store", ((r"slot = .*", "slot = OTHER_END"),), {0}),
-    "values turned too": ("store", ((r"\(cache_v, v\)", "(cache_v, turned)"),), {4}),
-    "keys not turned": ("store", ((r"\(cache_k, turned\)", "(cache_k, k)"),), {2}),
-    "turned the other way": ("store", ((r"angle = ", "angle = -1 * "),), {2}),
-    "another base": ("store", ((r"THETA \*\*", "10_000_000.0 **"),), {2}),
+    "values turned too": ("store", ((r"\(cache_v, v\)", "(cache_v, turned)"),), {5}),
+    "keys not turned": ("store", ((r"\(cache_k, turned\)", "(cache_k, k)"),), {1}),
+    "turned the other way": ("store", ((r"angle = ", "angle = -1 * "),), {1}),
+    "another base": ("store", ((r"THETA \*\*", "10_000_000.0 **"),), {1}),
     "other slots cleared": ("store", ((r"(cache\w*)\.clone\(\)", r"torch.zeros_like(\1)"),), {0}),
     "a wrong shape": ("store", ((r"return (cache\w*)", r"return \1[1:]"),), {0}),
 }
