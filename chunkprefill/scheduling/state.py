@@ -347,11 +347,13 @@ class State(ReadOnly):
             n_tokens, least = sum(lengths), min(lengths, default=1)
         except (KeyError, TypeError):
             return self.apply(books.checked_rows(plan))
+        if n_tokens.__class__ is not int or least < 1:  # added up as they are, 8 bits would overflow
+            return self.apply(books.checked_rows(plan))
         starts, knowns = tuple(map(get_cached, seqs)), tuple(map(get_known, seqs))
         new = [rid for rid, start in zip(rids, starts) if not start] if 0 in starts else []
         books.check_unchanged(plan, starts, knowns, new)
         ends = tuple(map(add, starts, lengths))
-        if n_tokens.__class__ is not int or least < 1 or not all(map(le, ends, knowns)):
+        if not all(map(le, ends, knowns)):
             return self.apply(books.checked_rows(plan))
         growing = [(seq, end) for seq, end in zip(seqs, ends) if end > seq.capacity]
         grants = books.check_blocks(plan, growing) if growing else []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from typing import Any
 
 from chunkprefill.plots.style import Canvas
@@ -96,6 +96,12 @@ def is_crowded_beside_decodes(was: Before, got: Mapping[int, int], _budget: int)
     return len(was.prompts(got)) > 9 and len(was.ready) > 9
 
 
+def is_reversed(was: Before, got: Mapping[int, int], _budget: int) -> bool:
+    """Whether twenty prompts wait, each shorter than the one before it."""
+    lengths = list(was.pending.values())
+    return len(lengths) > 19 and lengths == sorted(set(lengths), reverse=True)
+
+
 def is_passed_over(was: Before, got: Mapping[int, int], _budget: int) -> bool:
     """Whether a prompt waits while one of a larger number runs, so that an order by number shows."""
     last = max(was.prompts(got), default=0)
@@ -137,6 +143,11 @@ def serve_case(program: Program, case: Case) -> list[list[list[Any]]]:
 
 def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
     """How things stood before step k."""
+    return next(islice(standings(case, steps), k, None))
+
+
+def standings(case: Case, steps: list[list[list[Any]]]) -> Iterator[Before]:
+    """How things stood before each step, and after the last."""
     cached = [0] * len(case["requests"])
     said = [0] * len(case["requests"])
     # In which step each was; within one step, the order of arrival stands for that of the plan.
@@ -148,8 +159,22 @@ def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
         return said[i] >= case["requests"][i][2]
 
     arrivals = [arrival for arrival, _, _ in case["requests"]]
+
+    def standing() -> Before:
+        here = [i for i, arrival in enumerate(arrivals) if arrival <= now and not done(i)]
+        left = {names[i]: case["requests"][i][1] - cached[i] for i in here}
+        half = (rid for rid, n in left.items() if n > 0 and cached[place[rid]])
+        return Before(
+            {rid: n for rid, n in left.items() if n > 0},
+            tuple(rid for rid, n in left.items() if n <= 0),
+            tuple(sorted(half, key=admitted.__getitem__)),
+            now,
+            tuple(left),
+        )
+
     now = min(arrivals)
-    for at, rows in enumerate(steps[:k]):
+    for at, rows in enumerate(steps):
+        yield standing()
         for rid, start, length, emits in rows:
             admitted.setdefault(rid, at)
             cached[place[rid]] = start + length
@@ -157,16 +182,7 @@ def before(case: Case, steps: list[list[list[Any]]], k: int) -> Before:
         now += 1
         if all(done(i) for i, arrival in enumerate(arrivals) if arrival <= now):  # nothing to do: time passes
             now = min([arrival for arrival in arrivals if arrival > now], default=now)
-    here = [i for i, arrival in enumerate(arrivals) if arrival <= now and not done(i)]
-    left = {names[i]: case["requests"][i][1] - cached[i] for i in here}
-    half = (rid for rid, n in left.items() if n > 0 and cached[place[rid]])
-    return Before(
-        {rid: n for rid, n in left.items() if n > 0},
-        tuple(rid for rid, n in left.items() if n <= 0),
-        tuple(sorted(half, key=admitted.__getitem__)),
-        now,
-        tuple(left),
-    )
+    yield standing()
 
 
 Rule = Callable[[Before, dict[int, int], int], str]  # what stood there, {rid: tokens} of the step, the budget
@@ -327,8 +343,8 @@ def moments(case: Case, solution: Program) -> tuple[Moment, ...]:
     if key not in _MOMENTS:
         steps = right(case, solution)
         _MOMENTS[key] = tuple(
-            (before(case, steps, k), {row[0]: row[2] for row in step}, case["budget"])
-            for k, step in enumerate(steps)
+            (was, {row[0]: row[2] for row in step}, case["budget"])
+            for k, (was, step) in enumerate(zip(standings(case, steps), steps))
             if k >= len(case.get("given", ()))
         )
         _trim(_MOMENTS)
@@ -403,6 +419,8 @@ HANDED_OVER: tuple[Case, ...] = (
     # Who is half done came after one that waits; two are, and the later one was admitted first.
     {"budget": 3, "requests": [(0, 2, 1), (0, 6, 2), (1, 7, 2)], "given": [{1: 2}, {3: 3}]},
     {"budget": 3, "requests": [(0, 2, 1), (0, 9, 1), (1, 8, 2)], "given": [{1: 2}, {3: 3}, {2: 3}]},
+    # Three half-done prompts end in one iteration, and room is left for one that waits.
+    {"budget": 12, "requests": [(0, 4, 2), (0, 4, 2), (0, 4, 2), (0, 9, 2)], "given": [{1: 1, 2: 2, 3: 3}]},
 )
 
 
@@ -418,6 +436,14 @@ TWINS: Case = {"budget": 4, "requests": [(0, 9, 2), (0, 9, 2), (1, 3, 2)]}
 
 #: A half-done prompt with hardly less left than a newcomer has: what it has cached must not count.
 HALF_DONE: Case = {"budget": 2, "requests": [(0, 12, 1), (3, 7, 1)]}
+#: The same with a thousand cached, one token less left than a newcomer has, and one more.
+MUCH_DONE: tuple[Case, ...] = (
+    {"budget": 100, "requests": [(0, 1250, 1), (12, 51, 1)]},
+    {"budget": 100, "requests": [(0, 1251, 1), (12, 50, 1)]},
+)
+
+#: Each came before a shorter one: the shortest of all stands at the end of a long queue.
+FALLING: Case = {"budget": 6, "requests": [(0, n, 1) for n in range(40, 20, -1)]}
 
 #: Many in one iteration, or much, or many iterations: a policy that has a limit or a grain of its own is caught here.
 CROWDS: tuple[Case, ...] = (
@@ -428,7 +454,7 @@ CROWDS: tuple[Case, ...] = (
     {"budget": 70_000, "requests": [(0, 100, 4), (0, 70_400, 2), (1, 70_300, 2), (1, 70_200, 2)]},
     {"budget": 70_000, "requests": [(0, 30_000, 2), (0, 35_500, 2), (0, 3_000, 2), (0, 9_000, 2)]},
     {"budget": 24, "requests": [*[(0, 1, 4)] * 12, *[(1, 1, 2)] * 10]},
-    {"budget": 4, "requests": [(0, 3, 260), (0, 2, 250), (200, 9, 2)]},
+    {"budget": 4, "requests": [(0, 3, 290), (0, 2, 280), (265, 9, 3)]},
 )
 
 
@@ -442,6 +468,8 @@ def cases(rng: random.Random, *, tight: bool = False) -> Iterator[Case]:
     yield from OUT_OF_ORDER
     yield TWINS
     yield HALF_DONE
+    yield from MUCH_DONE
+    yield FALLING
     yield from CROWDS
     for _ in range(30):
         n_requests, lines, now = rng.randint(3, 7), [], 0

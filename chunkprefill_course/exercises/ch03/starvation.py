@@ -207,7 +207,7 @@ def _rank(rank: str) -> Variant:
 
 
 BETWEEN = [(0, 11, 1), (0.5, 5, 1), (0.75, 9, 1), (1.25, 6, 1), (1.25, 7, 1), (1.75, 11, 1)]
-PATIENT = [(0, 200, 1), *[(second, 120, 1) for second in (0, 30, 60, 90)]]
+PATIENT = [(0, 590, 1), *[(75 * k, 300, 1) for k in range(6)]]  # its wait counts for more after 290 s
 STREAM = [(0, 9, 2), *[(k, 4, 1) for k in range(10)]]
 
 
@@ -222,6 +222,9 @@ def aging_cases(rng: random.Random) -> Iterator[Case]:
     yield {"budget": 4, "rate": 1.5, "requests": STREAM}
     yield {"budget": 4, "rate": 3.5, "requests": BETWEEN}
     yield {"budget": 4, "rate": 1, "requests": PATIENT}
+    yield {"budget": 4, "rate": 0, "requests": STREAM}
+    yield {"budget": 100, "rate": 1000, "requests": [(0, 800, 1), (1, 60, 1)]}
+    yield {"budget": 100, "rate": 1000, "requests": [(0, 9000, 1), (1, 2000, 1)]}
     for case in served.cases(rng):
         yield {**case, "rate": rng.choice((0, 0.5, 1, 2, 4))}
 
@@ -240,9 +243,8 @@ def _scores(case: Case, was: Before) -> dict[int, float]:
 def aging_judge(case: Case, value: Plain) -> str:
     """Step by step, each against the state that the reader's own steps have led to."""
     given = len(case.get("given", ()))
-    for k, rows in list(enumerate(value))[given:]:
-        was = served.before(case, value, k)
-        if why := _broken(case, was, {row[0]: row[2] for row in rows}):
+    for k, (was, rows) in enumerate(zip(served.standings(case, value), value)):
+        if k >= given and (why := _broken(case, was, {row[0]: row[2] for row in rows})):
             return f"in iteration {k + 1}, {why}"
     return ""
 
@@ -268,21 +270,26 @@ def _broken(case: Case, was: Before, got: dict[int, int]) -> str:
 
 def _aged(case: Case) -> bool:
     """Whether waiting changes the order of some step."""
+    return _aged_after(case, 0)
+
+
+def _aged_after(case: Case, seconds: float) -> bool:
+    """Whether it does so only after some seconds."""
     for was, got, _ in served.moments(case, Solution):
         short = [rid for rid, n in was.pending.items() if got.get(rid, 0) < n]
         if any(was.pending[rid] < was.pending[r] for rid in short for r in got if r in was.pending):
-            return True
+            return was.now >= seconds
     return False
 
 
-def _both_below_zero(case: Case) -> bool:
-    """In some step the lowest rank is below zero, and so is that of a prompt before it, which has to wait."""
+def _both_below(case: Case, most: float) -> bool:
+    """In some step the lowest rank is below `most`, and so is that of a prompt before it, which has to wait."""
     for was, got, _ in served.moments(case, Solution):
-        scores, passed = _scores(case, was), -inf  # the highest rank below zero of those that wait
+        scores, passed = _scores(case, was), -inf  # the highest rank below `most` of those that wait
         for rid, score in scores.items():
             if rid in got and score < passed:
                 return True
-            if rid not in got and passed < score < 0:
+            if rid not in got and passed < score < most:
                 passed = score
     return False
 
@@ -315,9 +322,12 @@ write_aging = Exercise(
         "arrivals between two iterations": lambda case: (
             any(arrival % 1 for arrival, _, _ in case["requests"]) and _aged(case)
         ),
-        "a wait of more than a minute decides": lambda case: _aged(case) and case["requests"][-1][0] > 60,
+        "a wait of more than four minutes decides": lambda case: _aged_after(case, 256),
         "a high rate": lambda case: case["rate"] > 2 and _aged(case),
-        "two ranks below zero, the later prompt first": _both_below_zero,
+        "two ranks below zero, the later prompt first": lambda case: _both_below(case, 0),
+        "two ranks below -1024, the later prompt first": lambda case: _both_below(case, -1024),
+        "a rate of hundreds": lambda case: case["rate"] > 512 and _aged(case),
+        "no rate, where one would matter": lambda case: case["rate"] == 0 and _aged({**case, "rate": 1}),
         "equal ranks, and tokens for a part of one": _equal_ranks,
         "as many prompts in one iteration as there may be": served.somewhen(Solution, served.is_crowded),
         "a shorter newcomer still passes": served.somewhen(

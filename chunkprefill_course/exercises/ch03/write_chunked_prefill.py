@@ -131,6 +131,13 @@ write_chunked_prefill = Exercise(
         "a half-done prompt and one that waits": _when(
             lambda was, _, __: was.half and len(was.pending) > len(was.half)
         ),
+        "three half-done prompts end, and one that waits begins": _when(
+            lambda was, got, _: (
+                len(was.half) > 2
+                and all(got.get(rid) == was.pending[rid] for rid in was.half)
+                and len(was.prompts(got)) > len(was.half)
+            )
+        ),
         "a short one waits behind a long one": _when(
             lambda was, got, _: any(
                 rid not in got and n < max(was.pending.values()) for rid, n in was.pending.items()

@@ -142,6 +142,13 @@ write_prefill_first = Exercise(
             )
         ),
         "more than 250 iterations": lambda case: len(served.moments(case, Solution)) > 250,
+        "old sequences decode beside a young one": lambda case: any(
+            not was.pending
+            and len(was.ready) > 1
+            and was.now - 256 > served.row_of(case, was.ready[0])[0]
+            and was.now - 9 < served.row_of(case, was.ready[-1])[0]
+            for was, _, __ in served.moments(case, Solution)
+        ),
         "as many prompts in one iteration as there may be": _when(served.is_crowded),
         "ten prompts beside running sequences": _when(served.is_crowded_beside_decodes),
         "a later number came first, and too little for both": _when(served.is_passed_over),

@@ -56,6 +56,18 @@ def _passed(was: Before, got: dict[int, int], _: int) -> bool:
     )
 
 
+def _much_cached(case: Case, more: int) -> bool:
+    """A newcomer has `more` tokens to go than a half-done prompt with a thousand cached; too little for both."""
+    return any(
+        was.pending[rid] == was.pending[half] + more and rid not in was.half
+        for was, got, budget in served.moments(case, Solution)
+        for half in was.half
+        if served.row_of(case, half)[1] - was.pending[half] > 1000
+        for rid in was.pending
+        if got.get(rid, 0) + got.get(half, 0) == budget < was.pending[rid] + was.pending[half]
+    )
+
+
 def want(case: Case) -> list[Any]:
     """What the solution does."""
     return served.right(case, Solution)
@@ -82,8 +94,8 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
 def judge(case: Case, value: Plain) -> str:
     """Step by step, each against the state that the reader's own steps have led to."""
     given = len(case.get("given", ()))
-    for k, rows in list(enumerate(value))[given:]:
-        if why := rule(served.before(case, value, k), {row[0]: row[2] for row in rows}, case["budget"]):
+    for k, (was, rows) in enumerate(zip(served.standings(case, value), value)):
+        if k >= given and (why := rule(was, {row[0]: row[2] for row in rows}, case["budget"])):
             return f"in iteration {k + 1}, {why}"
     return ""
 
@@ -125,6 +137,9 @@ write_shortest_first = Exercise(
                 for rid in was.pending
             )
         ),
+        "a thousand cached, and one token less left than a newcomer": lambda case: _much_cached(case, 1),
+        "a thousand cached, and one token more left than a newcomer": lambda case: _much_cached(case, -1),
+        "the shortest of twenty stands last": _when(served.is_reversed),
         "decodes take the whole budget, one token is left of a prompt": _when(
             lambda was, _, budget: len(was.ready) == budget and 1 in was.pending.values()
         ),

@@ -42,8 +42,10 @@ def _case(cached: tuple[int, ...], free: int, block_size: int, names: Iterable[s
     return {"running": list(zip(names, cached)), "free": free, "block_size": block_size}
 
 
-NAMES = [*"abcdefgh", *(f"r{i}" for i in range(60))]
+NAMES = [*"abcdefgh", *(f"r{i}" for i in range(1500))]
 MOST_DRAWN = 24  # requests
+MOST_SAID = 8  # requests in a sentence or a call
+MANY = 1100  # blocks: more than a program may have as a limit of its own, up to 1,024
 SMALL = (
     ((4,), 1, 4),
     ((3,), 0, 4),
@@ -77,6 +79,11 @@ def cases(rng: random.Random) -> Iterator[Case]:
     many = [rng.choice((rng.randint(1, 90), 16 * rng.randint(1, 9))) for _ in range(40)]
     yield _case(tuple(many), 2, 16, rng.sample(NAMES, 40))
     yield _case((3, 5, 7, 3000, 4096, 6000, 4096), 1, 4, "gbadfec")
+    n = MANY + rng.randint(0, 99)
+    yield _case((4,) * n, n, 4, rng.sample(NAMES, n))
+    yield _case((*(4,) * n, 4 * n - 1), 0, 4, rng.sample(NAMES, n + 1))
+    n //= 2
+    yield _case((4,) * n + (3,) * n, 0, 4, rng.sample(NAMES, 2 * n))
     for _ in range(25):
         size, n = rng.choice((1, 2, 4, 16)), rng.randint(2, 6)
         cached = tuple(rng.choice((rng.randint(1, 40), size * rng.randint(1, 4))) for _ in range(n))
@@ -135,7 +142,14 @@ def judge(case: Case, value: Plain) -> str:
 
 
 def _names(names: list[Any]) -> str:
-    return ", ".join(map(str, names)) or "none"
+    """The first of them."""
+    more = [f"and {len(names) - MOST_SAID} more"] if len(names) > MOST_SAID else []
+    return ", ".join([*map(str, names[:MOST_SAID]), *more]) or "none"
+
+
+def _asking(case: Case) -> list[Any]:
+    """Who needs a block."""
+    return [name for name, n in case["running"] if n % case["block_size"] == 0]
 
 
 def picture(case: Case, value: Plain) -> str:
@@ -159,8 +173,13 @@ def picture(case: Case, value: Plain) -> str:
 
 
 def show(case: Case) -> str:
-    """The call."""
-    return f"`make_room({case['running']}, {case['free']}, {case['block_size']})`"
+    """The call; of hundreds of requests the first, in words how many."""
+    running = case["running"]
+    rest = f"{case['free']}, {case['block_size']})`"
+    if len(running) <= 3 * MOST_DRAWN:
+        return f"`make_room({running}, {rest}"
+    few = ", ".join(map(str, running[:MOST_SAID]))
+    return f"`make_room([{few}, …], {rest}, with {len(running):,} requests of which {running[-1]} is the last"
 
 
 make_room = Exercise(
@@ -205,6 +224,13 @@ make_room = Exercise(
         "dozens run, and several of them are evicted": lambda c: (
             len(c["running"]) > 32 and len(want(c)[0]) > 2
         ),
+        "more than a thousand free blocks, and all are taken": lambda c: c["free"] == len(_asking(c)) > 1024,
+        "one gives more than a thousand blocks, and all are taken": lambda c: (
+            len(want(c)[0]) == 1
+            and c["free"] == 0
+            and want(c)[1] // c["block_size"] + 1 == len(_asking(c)) > 1024
+        ),
+        "more than five hundred are evicted": lambda c: len(want(c)[0]) > 512,
         "thousands of tokens are lost": lambda c: want(c)[1] > 4000,
         "blocks of one": lambda c: c["block_size"] == 1,
     },

@@ -34,6 +34,11 @@ def by_rank(rank):
     return Variant(exercises.write_aging.solution, (kept, f"return {rank}"))
 
 
+def by_length(key):
+    """`ShortestFirst` by another length."""
+    return changed("write_shortest_first", ("key=lambda seq: seq.pending", f"key=lambda seq: {key}"))
+
+
 def changed(name, *swaps):
     """The shown solution with texts replaced."""
     return Variant(getattr(exercises, name).solution, *swaps)
@@ -234,6 +239,65 @@ WRONG = [
     ("write_aging", by_rank("max(0, seq.pending - self.rate * (state.now - seq.arrival))")),
     ("write_aging", by_rank("seq.pending - int(self.rate) * (state.now - seq.arrival)")),
     ("write_aging", by_rank("seq.pending - round(self.rate) * (state.now - seq.arrival)")),
+    # Slips of a second round: a rank with a floor, a rate or a wait with a roof, no rate taken for one.
+    ("write_aging", by_rank("max(-1000, seq.pending - self.rate * (state.now - seq.arrival))")),
+    ("write_aging", by_rank("seq.pending - min(self.rate, 512) * (state.now - seq.arrival)")),
+    ("write_aging", by_rank("seq.pending - self.rate * min(state.now - seq.arrival, 256)")),
+    ("write_aging", by_rank("seq.pending - (self.rate or 1) * (state.now - seq.arrival)")),
+    ("write_shortest_first", by_length("seq.pending + seq.cached / 100")),
+    ("write_shortest_first", by_length("seq.pending - seq.cached / 100")),
+    (
+        "write_shortest_first",
+        changed(
+            "write_shortest_first",
+            ("(*state.running, *state.waiting)", "state.waiting[:16] + [*state.running]"),
+        ),
+    ),
+    (
+        "write_chunked_prefill",
+        changed(
+            "write_chunked_prefill",
+            (
+                "and left > 0:",
+                "and left > 0 and (seq.cached or sum(not s.decoding for s in state.running) < 3):",
+            ),
+        ),
+    ),
+    (
+        "write_prefill_first",
+        changed(
+            "write_prefill_first",
+            ("in state.running}", "in sorted(state.running, key=lambda s: s.generated > 256)[:2]}"),
+        ),
+    ),
+    (
+        "write_prefill_first",
+        changed(
+            "write_prefill_first",
+            (
+                "tokens = {seq.rid: 1 for seq in state.running}",
+                "tokens = {seq.rid: 1 for seq in state.running if seq.generated < 256} or state.running.each(1)",
+            ),
+        ),
+    ),
+    (
+        "make_room",
+        changed(
+            "make_room",
+            (
+                "    for name, cached in running:",
+                "    free = min(free, 1000)\n    for name, cached in running:",
+            ),
+        ),
+    ),
+    ("make_room", changed("make_room", ("-(-n // block_size)", "min(1000, -(-n // block_size))"))),
+    (
+        "make_room",
+        lambda *given: [
+            each if isinstance(each, int) else each[:512] for each in exercises.make_room.solution(*given)
+        ],
+    ),
+    ("make_room", lambda running, free, size: exercises.make_room.solution(running[:512], free, size)),
 ]
 
 
@@ -250,6 +314,17 @@ def rows_with_iterators(batch, tables, block_size):
     for name, cached, length in batch:
         slots = [tables[name][p // block_size] * block_size + p % block_size for p in range(cached + length)]
         yield from ((p, slots[p], iter(slots[: p + 1])) for p in range(cached, cached + length))
+
+
+class InBytes:
+    """Its plans hold numbers of eight bits: what they are added to is longer."""
+
+    def __init__(self, token_budget):
+        self.policy = cp.ChunkedPrefill(token_budget)
+
+    def schedule(self, state):
+        tokens = self.policy.schedule(state).tokens
+        return cp.Plan({rid: np.uint8(n) if n < 99 else np.int32(n) for rid, n in tokens.items()})
 
 
 class OnAHeap:
@@ -280,6 +355,7 @@ RIGHT = [
     ("mixed_batch", rows_with_iterators),
     ("mixed_batch", lambda *given: list(rows_with_iterators(*given))),
     ("write_shortest_first", OnAHeap),
+    ("write_chunked_prefill", InBytes),
     (
         "chunk_loop",
         lambda tokens, size, run: [run(tuple(tokens[i : i + size])) for i in range(0, len(tokens), size)][-1],
