@@ -10,7 +10,6 @@ from chunkprefill_grading.problems.ps3_case import case_questions
 from chunkprefill_grading.problems.sheet import Answers, Question, Sheet, Verdict, chosen, numbers_right
 
 OVERHEAD_TOLERANCE = 1e-4  # relative: one request or one token more or less is outside, in every draw
-OVERHEAD_POINTS = 0.8  # of each of five: one that is another draw's by chance is a fifth, and no more
 #: The card Q4: what follows most directly; the first is right.
 CONSEQUENCES = (
     "The scheduler has more and smaller tasks to track and to dispatch for each request.",
@@ -56,11 +55,11 @@ def tasks_questions(rng: random.Random) -> list[Question]:
             title="Many small tasks",
             kind="numbers",
             text=text,
-            table=tuple((f"`{name}`", 1) for name in right),
+            table=tuple((f"`{name}`", 0.5) for name in right),
             starter='tasks = {"tasks": None, "between": None}',
             solution=f"tasks = {right!r}".replace("'", '"'),
             form={"kind": "numbers", "names": list(right)},
-            judge=lambda answers: numbers_right(answers.value("tasks"), right, 1),
+            judge=lambda answers: numbers_right(answers.value("tasks"), right, 0.5),
         ),
         Question(
             name="consequence",
@@ -78,7 +77,10 @@ def tasks_questions(rng: random.Random) -> list[Question]:
 
 
 def overhead_question(rng: random.Random) -> Question:
-    """The card Q5 with drawn prices: what scheduling costs with small and with large chunks."""
+    """The card Q5 with drawn prices: what scheduling costs with small and with large chunks.
+
+    Five numbers, because one that is another draw's by chance must be a fifth of the question, and no more.
+    """
     s0, row = rng.randrange(300, 900, 10), rng.randrange(12, 40)  # µs
     token, gpu0, gpu = (
         near(rng, 4, 12, 1),
@@ -127,12 +129,12 @@ def overhead_question(rng: random.Random) -> Question:
         title="What scheduling costs",
         kind="numbers",
         text=text,
-        table=tuple((f"`{name}`", OVERHEAD_POINTS) for name in right),
+        table=tuple((f"`{name}`", 1) for name in right),
         starter="overhead = {" + ", ".join(f'"{name}": None' for name in right) + "}",
         solution="overhead = {" + ", ".join(f'"{name}": {value:.8g}' for name, value in right.items()) + "}",
         form={"kind": "numbers", "names": list(right)},
         judge=lambda answers: numbers_right(
-            answers.value("overhead"), right, OVERHEAD_POINTS, tolerance=OVERHEAD_TOLERANCE, hints=hints
+            answers.value("overhead"), right, 1, tolerance=OVERHEAD_TOLERANCE, hints=hints
         ),
     )
 
