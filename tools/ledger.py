@@ -71,15 +71,19 @@ def _claim(ledger: Ledger, claim: dict[str, Any]) -> list[str]:
     where = f" {{ref}}`The cell in the chapter <claim-{claim['id']}>`." if ledger.shown(claim) else ""
     lines += [
         f"{_verdict(row['claimed'])} {badges}{where} Study cards: {cards}.\n",
-        f"{row['claimed']['setting']}\n",
+        f"{_sentence(row['claimed']['setting'])}\n",
     ]
     lines += _folded(_table(row["claimed"]))
-    otherwise = row["claimed"]["otherwise"]
     lines += [
         ":::{dropdown} One condition changed, and the verdict flips",
-        f"{otherwise[:1].upper()}{otherwise[1:]}\n",
+        f"{_sentence(row['claimed']['otherwise'])}\n",
     ]
     return [*lines, f"{_verdict(row['changed'])}\n", *_table(row["changed"]), ":::\n"]
+
+
+def _sentence(text: str) -> str:
+    """With a capital in front, but for a name that begins with a small letter (vLLM)."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def _verdict(side: dict[str, Any]) -> str:
