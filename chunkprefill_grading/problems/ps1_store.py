@@ -171,7 +171,7 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
             (2.0, "first", ("keys",), "Keys of a first chunk"),
             (3.0, "keys", ("keys",), "Keys of a later chunk"),
         )
-        parts = [(points, *criterion(answers, *case)) for points, *case in cases]
+        parts = [(points, *criterion(answers, label, named, what)) for points, label, named, what in cases]
         return tally(parts, [what.lower() for *_, what in cases])
 
     signature = ", ".join(rule.signature)
