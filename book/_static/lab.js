@@ -224,7 +224,8 @@ class Policy:
       if (go.disabled) return;
       const what = experiment();
       n_runs += 1;
-      what.label = `${theirs() ? theirOwn : policy.value}${policy.value === own ? "" : ` ${Object.values(what.policy.args).filter((v) => v !== null && v !== "" && v !== false).slice(0, 2).join(", ")}`}`;
+      // The same words whoever wrote the code, because a link must give the same picture to each who opens it.
+      what.label = policy.value === own ? "A policy in code" : `${policy.value} ${Object.values(what.policy.args).filter((v) => v !== null && v !== "" && v !== false).slice(0, 2).join(", ")}`;
       const strange = theirs();
       if (touched && !strange) restart();
       touched = strange;
