@@ -23,8 +23,12 @@ CONSEQUENCES = (
 def tasks_questions(rng: random.Random) -> list[Question]:
     """The card Q4 in numbers, and as a choice."""
     # Wide ranges: each number is half of the points, and another draw's must not be right by chance.
-    chunk, n_output, n_chats = rng.randrange(200, 900), rng.randrange(2_000, 32_000), rng.randrange(15, 400)
-    n = chunk * rng.randrange(40, 400) + rng.randrange(1, chunk)
+    chunk, n_output, n_chats = (
+        rng.randrange(200, 900),
+        rng.randrange(2_000, 32_000),
+        rng.randrange(100, 1_000),
+    )
+    n = chunk * rng.randrange(40, 1_000) + rng.randrange(1, chunk)
     passes = -(-n // chunk)
     right: dict[str, float] = {"tasks": passes + n_output - 1, "between": n_chats * (passes - 1)}
     dealt = dict(zip(labels(rng, len(CONSEQUENCES)), pick(rng, CONSEQUENCES, len(CONSEQUENCES))))
