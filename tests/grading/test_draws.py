@@ -57,7 +57,7 @@ VALUES = {
     "consequence": lambda rng: ps3.tasks_questions(rng)[1],
     "overhead": ps3.overhead_question,
 }
-N_VALUES = draws(60, 100, 200)  # draws of each, every one tried with the answers of all others
+N_VALUES = draws(200, 200, 400)  # draws of each, every one tried with the answers of all others
 
 
 class Given:
