@@ -240,3 +240,23 @@ def _all_met(met: Mapping[str, bool]) -> str:
     return (
         " ".join(f"{'✓' if ok else '✗'} {name.replace('_', ' ')}" for name, ok in met.items()) or "none set"
     )
+
+
+def pageweight_blocks(document: Document) -> Iterator[str]:
+    """The heaviest pages of the book; the file has all."""
+    rows = sorted(document["rows"], key=lambda row: -row["kB"])[:8]
+    yield (
+        f"The {len(rows)} heaviest of {len(document['rows'])} pages of this book, on a phone of 390 pixels, slow 4G, a "
+        f"processor slowed four times: medians of {document['visits']} visits with an empty cache. `make pageweight` "
+        "records it."
+    )
+    said = [
+        (
+            row["page"],
+            f"{row['kB']:.0f} kB",
+            *(f"{row[f'{what}_ms']:.0f} ms" for what in ("paint", "blocked", "tap")),
+        )
+        for row in rows
+    ]
+    header = ("page", "on the wire", "first paint", "blocked", "slowest tap")
+    yield html(Table(header=header, rows=said, caption="what a page weighs before anything is run"))

@@ -23,6 +23,7 @@ from measured_benches import (  # noqa: E402
     grade_blocks,
     kernels_blocks,
     overhead_blocks,
+    pageweight_blocks,
     parts_blocks,
     prefill_blocks,
     profile_blocks,
@@ -88,6 +89,7 @@ BLOCKS: dict[str, tuple[str, Callable[[Document], Iterator[str]]]] = {
     "accuracy": ("The simulator against measured runs", accuracy_blocks),
     "grade": ("Grading", grade_blocks),
     "evidence": ("The claims of the book", evidence_blocks),
+    "pageweight": ("The pages of the book", pageweight_blocks),
 }
 
 
