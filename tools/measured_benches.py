@@ -252,7 +252,7 @@ def pageweight_blocks(document: Document) -> Iterator[str]:
     )
     said = [
         (
-            row["page"],
+            row["page"].rpartition("/")[2].replace("_", " "),  # may break on a phone
             f"{row['kB']:.0f} kB",
             *(f"{row[f'{what}_ms']:.0f} ms" for what in ("paint", "blocked", "tap")),
         )
