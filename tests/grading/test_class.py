@@ -24,7 +24,7 @@ from tests.needs import ROOT
 from tests.processes import killed_at
 from tests.proof import draws
 
-LIMITS = Limits(cpu_s=3, idle_s=3.0, memory_mb=512)
+LIMITS = Limits(memory_mb=512)
 KEY = {
     **world.KEY,
     "max_score": 5.0,

@@ -18,7 +18,7 @@ from chunkprefill_grading.sandbox.limits import Limits, SandboxError
 from tests.grading.hostile import world
 from tests.processes import children
 
-LIMITS = Limits(cpu_s=2, idle_s=3.0, memory_mb=256)
+LIMITS = Limits(memory_mb=256)
 
 
 def judge(task: str) -> str:

@@ -26,7 +26,7 @@ from tests.processes import killed_at
 from tests.proof import draws
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="names what Linux lacks")
-LIMITS = Limits(cpu_s=3, idle_s=3.0, memory_mb=512)
+LIMITS = Limits(memory_mb=512)
 HALF = (world.NUMBER, world.DOUBLE.replace("2 *", "3 *"))
 
 
@@ -97,7 +97,7 @@ def test_many_jobs_harm_no_submission(walls, tmp_path):
     work = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
     for i in range(10):
         world.hand_in(tmp_path / "in", f"s{i}", *world.HONEST, work)
-    limits = Limits(cpu_s=3, idle_s=1.0, memory_mb=512)
+    limits = Limits(idle_s=1.0, memory_mb=512)
     made = graded(tmp_path / "in", tmp_path / "out", jobs=10, limits=limits)
     assert {(result.status, result.score) for result in made} == {("ok", 3.0)}, [r.reason for r in made]
 
@@ -109,7 +109,7 @@ from chunkprefill_grading.marking.run import Judging, run
 from chunkprefill_grading.sandbox.limits import Limits
 from tests.grading.hostile import world
 folder = Path(sys.argv[1])
-by = Judging(world.KEY, Limits(cpu_s=3, idle_s=3.0, memory_mb=512), marker=world.mark)
+by = Judging(world.KEY, Limits(memory_mb=512), marker=world.mark)
 run(folder / "in", folder / sys.argv[2], by, quiet=True, jobs=2)
 """
 

@@ -45,6 +45,7 @@ NAMES = (
     "Wei Zhang",
     "Anne-Marie Roe",
 )
+LIMITS = Limits(cpu_s=5, memory_mb=512)  # honest answers take half a second, on a busy machine two
 ATTACKS = {
     "loop": "while True: pass",
     "exit": "import os\nos._exit(0)",
@@ -130,7 +131,7 @@ def table(text: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("n", draws([10], [10, 60]))
 def test_a_sitting(walls, sets, tmp_path, capsys, monkeypatch, n):
-    monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))
+    monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: LIMITS)
     key, submitted, out = sets["mine"] / "key.json", tmp_path / "submitted", tmp_path / "results"
     due = moodle_zip(sets, tmp_path / "moodle.zip", n)
     roster = tmp_path / "roster.csv"
@@ -271,7 +272,7 @@ def canvas_zip(sets: dict[str, Path], folder: Path, n: int) -> dict[str, tuple[s
 @pytest.mark.parametrize("n", draws([10], [10, 60]))
 def test_a_week_with_canvas(walls, sets, tmp_path, capsys, monkeypatch, n):
     """Collected, run, marked by two, overridden, late, given back, exported, and read back."""
-    monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: Limits(cpu_s=2, idle_s=5.0, memory_mb=512))
+    monkeypatch.setattr(runs.sandbox, "limits_of", lambda key: LIMITS)
     monkeypatch.chdir(tmp_path)
     due = canvas_zip(sets, tmp_path, n)
     key = sets["mine"] / "key.json"
