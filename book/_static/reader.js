@@ -276,7 +276,17 @@
     }, true);
   };
 
-  const start = () => [menus, drawers, folded, printing, tabStops, copying, sameplace, progress, previews, explorers, answers].forEach((part) => part());
+  // --- pictures far down come one by one while the page rests: who prints, searches or photographs it finds them there
+  const pictures = async () => {
+    const rested = window.requestIdleCallback ? (go) => requestIdleCallback(go) : (go) => setTimeout(go, 50);
+    if (document.readyState !== "complete") await new Promise((go) => addEventListener("load", go, { once: true }));
+    for (const figure of all(".bd-article figure.cp-figure")) {
+      await new Promise(rested);
+      figure.style.contentVisibility = "visible";
+    }
+  };
+
+  const start = () => [menus, drawers, folded, printing, tabStops, copying, sameplace, progress, previews, explorers, answers, pictures].forEach((part) => part());
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

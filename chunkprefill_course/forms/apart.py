@@ -33,7 +33,8 @@ def in_notebook() -> bool:
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     copies = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-    return "ipykernel" in sys.modules and copies and not (cuda and cuda.is_initialized())
+    kernel = "ipykernel.ipkernel" in sys.modules  # tools that only start kernels load the rest of the package
+    return kernel and copies and not (cuda and cuda.is_initialized())
 
 
 def apart(work: Callable[[], Feedback], seconds: float, name: str) -> Feedback:

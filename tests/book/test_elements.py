@@ -360,7 +360,7 @@ def test_an_explorer_is_moved_by_keys_and_by_touch(forms):
 def test_a_saved_slider_turns_the_frames_with_no_kernel(forms):
     page = forms(1440)
     handle = page.locator(".noUi-handle, .ui-slider-handle").first
-    handle.wait_for(timeout=20_000)
+    handle.wait_for(timeout=60_000)
     captions = page.locator(".jupyter-widgets figcaption:visible")
     assert SLIDER.at((0,)).caption in captions.text_content()
     handle.focus()
@@ -382,7 +382,7 @@ def test_a_saved_slider_turns_the_frames_with_no_kernel(forms):
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_forms_are_accessible_and_fit_with_everything_open(forms, width, scheme):
     page = forms(width, scheme, served=True)
-    page.wait_for_selector(".noUi-handle", timeout=20_000)
+    page.wait_for_selector(".noUi-handle", timeout=60_000)
     page.wait_for_function("() => document.querySelector('.noUi-handle').getAttribute('aria-label')")
     for key in ("a", "c"):
         page.check(f"#cp-{QUESTION.id}-{key}")

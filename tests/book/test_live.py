@@ -817,9 +817,9 @@ def test_messages_without_end_do_not_freeze_the_page(lab_page, site_url):
         timeout=120_000,
     )
     other.wait_for_timeout(1500)
-    other.locator("#cp-lab .cp-stop").click(timeout=20_000)
+    other.locator("#cp-lab .cp-stop").click(timeout=60_000)
     other.wait_for_function(
-        "() => document.querySelector('#cp-lab .cp-said').textContent === 'Stopped.'", timeout=20_000
+        "() => document.querySelector('#cp-lab .cp-said').textContent === 'Stopped.'", timeout=60_000
     )
 
 

@@ -96,7 +96,7 @@ def test_page_is_silent_self_contained_fits_and_is_accessible(
             page.evaluate(FRAME)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # the page follows without being loaded again
-            page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'", timeout=5_000)
+            page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'", timeout=60_000)
             here = [page.evaluate(OVERFLOW)]
             if (width, scheme) in looked_at:
                 here += findings(page)
@@ -118,7 +118,7 @@ def test_page_works_from_a_file(site_dir: Path, new_page: Callable, name: str) -
 def test_search_finds_from_a_file(site_dir: Path, new_page: Callable) -> None:
     page = new_page(390)
     wrong = open_page(page, (site_dir / "search.html").as_uri() + "?q=cache")
-    page.wait_for_selector("#cp-found li a", timeout=10_000)
+    page.wait_for_selector("#cp-found li a", timeout=60_000)
     assert not wrong + page.problems
     page.context.close()
 
@@ -214,7 +214,7 @@ def test_formulas_and_saved_widgets_work_from_a_file(
     assert sum(weight(parts_dir, "formulas").values()) <= PLAIN_LIMIT
     assert not any("embed.js" in address for address in page.requested)
     wrong += open_page(page, (parts_dir / "slider.html").as_uri())
-    page.wait_for_selector(".jupyter-widgets .widget-readout, .jupyter-widgets .noUi-handle", timeout=10_000)
+    page.wait_for_selector(".jupyter-widgets .widget-readout, .jupyter-widgets .noUi-handle", timeout=60_000)
     assert not any("mathjax" in address for address in page.requested)
     wrong += page.problems
     page.context.close()

@@ -234,6 +234,16 @@ def test_a_picture_behind_a_fold_is_read_when_the_fold_is_opened_and_printed(cha
     context.close()
 
 
+def drawn(page):
+    """Wait until each picture has its room, near or not: until then the page may grow or shrink above a reader."""
+    page.wait_for_function("""() => [...document.querySelectorAll(".bd-article figure.cp-figure")]
+        .every((figure) => getComputedStyle(figure).contentVisibility === "visible")""")
+
+
+def test_pictures_far_down_are_drawn_while_the_page_rests(chapter):
+    drawn(chapter(390))
+
+
 def test_without_scripts_there_are_contents_and_a_ground(browser, site_url):
     context = browser.new_context(java_script_enabled=False, viewport={"width": 390, "height": 844})
     page = context.new_page()
@@ -371,6 +381,7 @@ def test_the_header_s_menus_come_with_the_first_touch(chapter):
 
 def test_the_way_back_to_the_top_is_offered_to_who_scrolls_up(chapter):
     page = chapter(390)
+    drawn(page)
     button = page.locator("#pst-back-to-top")
     page.evaluate("scrollTo(0, 3000)")
     page.wait_for_timeout(100)

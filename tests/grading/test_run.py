@@ -156,7 +156,7 @@ def test_killed_at_random_moments_and_run_again(walls, tmp_path):
             other.marks,
             other.reason,
         )
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (left := alive(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, "a killed grader leaves no process behind"

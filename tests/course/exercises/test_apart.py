@@ -11,6 +11,8 @@ import types
 from collections.abc import Iterator
 
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 import chunkprefill_course as course
 from chunkprefill_course.forms.apart import apart, in_notebook
@@ -22,7 +24,7 @@ EXERCISE = course.exercises.kv_bytes
 @pytest.fixture(autouse=True)
 def a_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a notebook; afterwards no copy is left."""
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "ipykernel.ipkernel", types.ModuleType("ipykernel.ipkernel"))
     made, fork = [], os.fork
 
     def counted() -> int:
@@ -41,6 +43,18 @@ def a_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             os.waitpid(pid, os.WNOHANG)
 
 
+def test_a_kernel_is_told_from_a_program_that_starts_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest loads parts of ipykernel through nbval, and ran each check in a copy of itself."""
+    monkeypatch.delitem(sys.modules, "ipykernel.ipkernel")
+    import ipykernel  # noqa: F401
+
+    assert not in_notebook()
+    ask = "from chunkprefill_course.forms.apart import in_notebook\nassert in_notebook()"
+    NotebookClient(new_notebook(cells=[new_code_cell(ask)]), timeout=120, kernel_name="python3").execute()
+    monkeypatch.setitem(sys.modules, "ipykernel.ipkernel", types.ModuleType("ipykernel.ipkernel"))
+    assert EXERCISE.check(EXERCISE.solution).ok
+
+
 def test_the_words_are_those_of_a_check_that_ran_here(monkeypatch: pytest.MonkeyPatch) -> None:
     programs = [
         EXERCISE.solution,
@@ -49,7 +63,7 @@ def test_the_words_are_those_of_a_check_that_ran_here(monkeypatch: pytest.Monkey
         lambda *_: 1 / 0,
     ]
     there = [EXERCISE.check(program, seed=3) for program in programs]
-    monkeypatch.delitem(sys.modules, "ipykernel")
+    monkeypatch.delitem(sys.modules, "ipykernel.ipkernel")
     assert there == [EXERCISE.check(program, seed=3) for program in programs]
 
 
