@@ -30,15 +30,13 @@ settings.register_profile("soak", settings.get_profile("fixed"), derandomize=Fal
 PROFILE = os.environ.get("TESTS_PROFILE", "fixed")
 settings.load_profile(PROFILE)
 
-# What `make soak` repeats, beside every Hypothesis test that is not slow: a browser that is driven, processes
-# that are started and may die, servers that are timed, exercises that draw their cases.
+# What `make soak` repeats in each round, beside every Hypothesis test that is not slow: processes that are started
+# and may die, servers that are timed, exercises that draw their cases or set an alarm, pages asked as they load.
 SOAKED_FILES = (
-    "tests/book/test_elements.py",
     "tests/grading/test_session.py",
     "tests/grading/test_wire.py",
     "tests/library/test_env.py",
 )
-# Those that leave an exercise's seed to chance, set an alarm, or kill a process.
 SOAKED_NAMES = (
     "test_the_solution_passes[None-",
     "test_each_wrong_answer_passes_the_example_and_fails_with_its_own_hint[None-",
@@ -49,8 +47,19 @@ SOAKED_NAMES = (
     "test_what_the_contract_refuses_is_told_in_its_words",
     "test_a_dead_worker_process_loses_no_result",
     "test_a_killed_sweep_resumes",
+    "test_a_prediction_survives_a_reload",
+    "test_a_tap_answers_a_question",
+    "test_keys_alone_",
+    "test_cards_can_be_dragged",
+    "test_an_explorer_is_moved_by_keys_and_by_touch",
 )
+# All others that drive a browser or fill a sandbox would take hours twenty times: each round runs another share of
+# them, so that the busy machine sees each of them once.
+SHARED_FIXTURES = {"browser", "walls", "stage"}
+SHARED_FILES = ("tests/grading/test_judging_processes.py", "tests/house/test_pyodide.py", "tests/library/test_demo.py")
 SOAK_EXAMPLES = 10
+ROUNDS = [int(number) for number in os.environ.get("TESTS_ROUNDS", "0").split(",")]  # of this session
+N_ROUNDS = int(os.environ.get("TESTS_OF_ROUNDS", "1"))  # of all sessions
 
 # What a Hypothesis test sets is what `make proof` draws. `make test` draws a third of that.
 SHARE, LEAST_EXAMPLES = 3, 12
@@ -66,9 +75,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         named = item.name.startswith(SOAKED_NAMES) or item.nodeid.startswith(SOAKED_FILES)
         if item.get_closest_marker("slow") is None and (drawn or named):
             item.add_marker("soak")
+        elif SHARED_FIXTURES & {*item.fixturenames} or item.nodeid.startswith(SHARED_FILES):  # type: ignore[attr-defined]
+            item.add_marker("soak_share")
         if drawn or getattr(getattr(item, "module", None), "draws", None) is proof.draws:
             item.add_marker("proof")
-    items[:] = items * int(os.environ.get("TESTS_ROUNDS", "1"))
+    if PROFILE == "soak":
+        items[:] = [item for number in ROUNDS for item in of_round(number, items)]
+
+
+def of_round(number: int, items: list[pytest.Item]) -> list[pytest.Item]:
+    """What this round of `make soak` runs: all that is repeated, and every so-manieth of what is shared out."""
+    repeated = [item for item in items if item.get_closest_marker("soak")]
+    shared = [item for item in items if item.get_closest_marker("soak_share")]
+    return repeated + shared[number::N_ROUNDS]
 
 
 SETTINGS = "_hypothesis_internal_use_settings"

@@ -1,11 +1,11 @@
 """Twenty rounds, on a busy machine, of the tests that draw at random, drive a browser or start processes.
 
-    python tools/soak.py [--rounds 20] [--sessions 4] [--busy 4] [-- further arguments of pytest]
+    python tools/soak.py [--rounds 20] [--sessions 5] [--busy 4] [-- further arguments of pytest]
 
 A test that passes only when the machine is quiet and the seed is kind does not pass. Four processes keep the
 processors busy meanwhile, and Hypothesis draws anew in each round. The rounds are shared out among a few fresh
-sessions of pytest, two at once, because a session takes long to begin. `tests/conftest.py` says which
-tests these are.
+sessions of pytest beside each other, because a session takes long to begin. `tests/conftest.py` says which tests
+each round repeats, and which are shared out among the rounds because they take too long.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-AT_ONCE = 2  # sessions beside each other, and beside those who keep the machine busy
 SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
 
 
@@ -42,28 +41,33 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--sessions", type=int, default=4, help="fresh processes (default: %(default)s)")
+    parser.add_argument("--sessions", type=int, default=5, help="fresh processes (default: %(default)s)")
     parser.add_argument(
         "--busy", type=int, default=4, help="processes that compute meanwhile (default: %(default)s)"
     )
     parser.add_argument("pytest", nargs="*", help="further arguments of pytest, after --")
     args = parser.parse_args(argv)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "soak", "-p", "no:cacheprovider", *args.pytest]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args.pytest]
     n = min(args.sessions, args.rounds)
-    shares = [args.rounds // n + (k < args.rounds % n) for k in range(n)]
+    shares = [range(k, args.rounds, n) for k in range(n)]
     begun = time.monotonic()
 
-    def session(rounds: int) -> bool:
-        env = {**os.environ, "TESTS_PROFILE": "soak", "TESTS_ROUNDS": str(rounds)}
+    def session(rounds: range) -> bool:
+        env = {
+            **os.environ,
+            "TESTS_PROFILE": "soak",
+            "TESTS_ROUNDS": ",".join(map(str, rounds)),
+            "TESTS_OF_ROUNDS": str(args.rounds),
+        }
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        told = f"{rounds} rounds: {last}"
+        told = f"{len(rounds)} rounds: {last}"
         if done.returncode:
             told += f"\n{done.stdout[-6000:]}{done.stderr[-2000:]}"
         print(told, flush=True)
         return done.returncode == 0
 
-    with busy(args.busy), ThreadPoolExecutor(AT_ONCE) as pool:
+    with busy(args.busy), ThreadPoolExecutor(n) as pool:
         failed = list(pool.map(session, shares)).count(False)
     minutes = (time.monotonic() - begun) / 60
     print(f"{args.rounds} rounds in {minutes:.1f} min, {failed} of {n} sessions failed")

@@ -114,8 +114,9 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scores, softmax and values as plain products, some queries at a time; bfloat16 on a CPU.
 
     torch's fused kernel multiplies bfloat16 at the speed of float32 on CPUs without matrix tiles (AMX). Two
-    products of oneDNN take half the time there; on a CPU with tiles they take longer than the fused kernel. Scores and probabilities are rounded to
-    bfloat16, as `transformers` rounds them without a fused kernel; the softmax itself is summed in float32.
+    products of oneDNN take half the time there; on a CPU with tiles they take longer than the fused kernel.
+    Scores and probabilities are rounded to bfloat16, as `transformers` rounds them without a fused kernel; the
+    softmax itself is summed in float32.
     """
     n_queries, n_heads, head_dim = q.shape
     n_keys, n_kv_heads, _ = k.shape

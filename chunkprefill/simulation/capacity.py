@@ -106,9 +106,10 @@ def capacity(
 
     The definition is Sarathi-Serve's. A P99 alone favours long steps, because they are rarer: the largest gap
     is printed beside it, and `tbt_max_bound` bounds it too. Every rate is tried on the same requests with
-    their gaps scaled (common random numbers), so that policies differ by what they do and not by their luck. The bracket is doubled or
-    halved from `start` (default: the requests' own rate) and then bisected in ratio until it is `tolerance`
-    wide. A short run never saturates: use enough requests for the delay to show. Raises what `simulate` does.
+    their gaps scaled (common random numbers), so that policies differ by what they do and not by their luck.
+    The bracket is doubled or halved from `start` (default: the requests' own rate) and then bisected in ratio
+    until it is `tolerance` wide. A short run never saturates: use enough requests for the delay to show.
+    Raises what `simulate` does.
     """
     requests = list(requests)
     numbers: dict[str, float | None] = {

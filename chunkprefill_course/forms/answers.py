@@ -34,6 +34,7 @@ from operator import index
 from typing import Any
 
 Plain = Any  # None, bool, int, float, str, and lists and dicts of these: safe to compare, whatever made it
+PLAIN = frozenset({bool, int, float, str})  # is read as it stands
 MOST = 100_000  # an answer with more items is not looked at
 DEEPEST = 12  # lists in lists
 
@@ -138,10 +139,12 @@ def shape(value: Plain) -> tuple[int, ...] | None:
     """The shape of a rectangular nested list; None if it is not one."""
     if not isinstance(value, list):
         return ()
+    if not any(isinstance(item, list) for item in value):
+        return (len(value),)
     inner = {shape(item) for item in value}
     if len(inner) > 1 or None in inner:
         return None
-    return (len(value), *(inner.pop() or ())) if inner else (0,)
+    return (len(value), *(inner.pop() or ()))
 
 
 # --- saying what was returned -------------------------------------------------------------------------
@@ -198,7 +201,7 @@ class _Reader:
         kind = type(value)
         if value is None or value is ...:
             return None  # `...` is a cell that is not written yet
-        if kind in (bool, int, float, str):
+        if kind in PLAIN:
             return value
         if depth > DEEPEST:
             raise Unusable(f"it returned lists in lists, more than {DEEPEST} deep")
@@ -215,7 +218,10 @@ class _Reader:
         if isinstance(value, bytes | bytearray | set | frozenset):
             raise Unusable(f"it returned {told(value)}, which is not what is asked for")
         if isinstance(value, Iterable) or (hasattr(kind, "__getitem__") and hasattr(kind, "__len__")):
-            return [self._part(each, depth + 1) for each in self._taken(value)]
+            taken = self._taken(value)
+            if PLAIN.issuperset(map(type, taken)):  # a mask has thousands of rows and cells
+                return taken
+            return [self._part(each, depth + 1) for each in taken]
         raise Unusable(f"it returned {_kind(value)}, which is not what is asked for")
 
     def _part(self, value: Any, depth: int) -> Plain:
