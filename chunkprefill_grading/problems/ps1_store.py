@@ -18,6 +18,7 @@ CACHE_LAYOUTS = ("blocks slots Hkv D", "blocks Hkv slots D", "slots blocks Hkv D
 NEW_LAYOUTS = ("T Hkv D", "Hkv T D", "T D Hkv")
 _CANONICAL = ("blocks", "slots", "Hkv", "D")
 SIZES = (4, 8, 12)  # of a head: with the smallest alone, half a head is one pair, and pairings look alike
+HEADS = (1, 2, 3)  # of keys and values: every criterion meets each
 #: where a chunk lies: it begins and ends inside a block; at the edges of blocks; it is one token
 PLACES = ("inside", "edges", "one")
 
@@ -109,10 +110,11 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         ends = -cached % block if place == "edges" else rng.randrange(1, block) - cached % block
         return cached, ends + block * rng.randrange(1, 4)
 
-    def both(answers: Answers, rng: random.Random, numbers: Any, drawn: tuple[int, int, int, bool]) -> Any:
+    def both(
+        answers: Answers, rng: random.Random, numbers: Any, drawn: tuple[int, int, int, int, bool]
+    ) -> Any:
         """Call it once; what came back and what was due, of keys and of values, and what may have changed."""
-        cached, length, size, shuffled = drawn
-        n_heads = rng.choice([1, 2, 3])
+        cached, length, n_heads, size, shuffled = drawn
         n_blocks = -(-(cached + length) // rule.block) + rng.choice([0, 1])  # one may not be used yet
         table = np.arange(n_blocks, dtype=np.int64)
         if shuffled:  # never block i in place i: a write that forgets the table must miss
@@ -152,8 +154,8 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         return f"{'all' if off[written].all() else 'some'} of the {what} in its slots are off"
 
     def criterion(answers: Answers, label: str, parts: tuple[str, ...], what: str) -> tuple[bool, str]:
-        for rng, numbers, place, size in hidden_inputs(seed, label, PLACES, SIZES):
-            drawn = (*span(rng, place, label), size, label != "first")
+        for rng, numbers, place, size, n_heads in hidden_inputs(seed, label, PLACES, SIZES, HEADS):
+            drawn = (*span(rng, place, label), n_heads, size, label != "first")
 
             def ask() -> str:
                 found = both(answers, rng, numbers, drawn)  # noqa: B023
