@@ -51,7 +51,7 @@ def attempt(work: Callable[[], Any], *, seconds: float = 2.0) -> Outcome:
     out = _Paper()
     keyboard = _Keyboard()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), keyboard:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), keyboard, _Unheard():
             outcome = next(_with_errors_of_its_own(work, seconds))
     except BaseException as error:  # the program has put something of its own in sys.stdout's place
         outcome = _raised(error)
@@ -136,6 +136,20 @@ class _Keyboard:
     def __exit__(self, *_: object) -> None:
         if callable(self._before):
             signal.signal(signal.SIGINT, self._before)
+
+
+class _Unheard:
+    """Silences what is raised where nothing can catch it: in a callback of the garbage collector, say.
+
+    A time limit raises there too, because others run such code between two lines of the program. The hook is no
+    function of ours: at the end of the stack there is no room for one.
+    """
+
+    def __enter__(self) -> None:
+        self._before, sys.unraisablehook = sys.unraisablehook, id
+
+    def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._before
 
 
 def _bound_memory() -> Callable[[], None]:

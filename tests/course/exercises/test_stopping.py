@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import signal
 import sys
@@ -114,6 +115,31 @@ def test_every_loop_is_stopped(loop, where, capsys):
     assert outcome.late and handled is None, "no later error may say that it came while handling this one"
     assert sys.gettrace() is None or "coverage" in repr(sys.gettrace())
     assert capsys.readouterr().out == ""
+
+
+def test_a_stop_inside_what_others_run_between_its_lines_is_not_heard_of(monkeypatch):
+    """Hypothesis has a callback of the garbage collector, and pytest fails what raised in one."""
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    begun = time.thread_time()
+
+    def callback(*_):
+        while time.thread_time() < begun + 0.3:
+            pass
+
+    def collects():
+        while True:
+            try:
+                gc.collect(0)
+            except BaseException:
+                pass
+
+    gc.callbacks.append(callback)
+    try:
+        outcome = attempt(collects, seconds=0.1)
+    finally:
+        gc.callbacks.remove(callback)
+    assert outcome.late and heard == [] and sys.unraisablehook == heard.append
 
 
 def test_a_limit_that_is_lifted_leaves_the_thread_alone():
