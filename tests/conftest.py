@@ -56,8 +56,12 @@ SOAKED_NAMES = (
 # All others that drive a browser or fill a sandbox would take hours twenty times: each round runs another share of
 # them, so that the busy machine sees each of them once.
 SHARED_FIXTURES = {"browser", "walls", "stage"}
-SHARED_FILES = ("tests/grading/test_judging_processes.py", "tests/house/test_pyodide.py", "tests/library/test_demo.py")
-SOAK_EXAMPLES = 10
+SHARED_FILES = (
+    "tests/grading/test_judging_processes.py",
+    "tests/house/test_pyodide.py",
+    "tests/library/test_demo.py",
+)
+SOAK_EXAMPLES = 5  # of each test that Hypothesis draws, in each of twenty rounds
 ROUNDS = [int(number) for number in os.environ.get("TESTS_ROUNDS", "0").split(",")]  # of this session
 N_ROUNDS = int(os.environ.get("TESTS_OF_ROUNDS", "1"))  # of all sessions
 

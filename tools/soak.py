@@ -1,6 +1,6 @@
 """Twenty rounds, on a busy machine, of the tests that draw at random, drive a browser or start processes.
 
-    python tools/soak.py [--rounds 20] [--sessions 5] [--busy 4] [-- further arguments of pytest]
+    python tools/soak.py [--rounds 20] [--sessions 6] [--busy 4] [-- further arguments of pytest]
 
 A test that passes only when the machine is quiet and the seed is kind does not pass. Four processes keep the
 processors busy meanwhile, and Hypothesis draws anew in each round. The rounds are shared out among a few fresh
@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
@@ -36,12 +38,18 @@ def busy(n: int) -> Iterator[None]:
             process.wait()
 
 
+def how_far(log: Path) -> str:
+    """The share of its tests that a session of pytest last said to have run."""
+    said = re.findall(r"\[ *(\d+%)\]", log.read_text() if log.exists() else "")
+    return said[-1] if said else "0%"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--sessions", type=int, default=5, help="fresh processes (default: %(default)s)")
+    parser.add_argument("--sessions", type=int, default=6, help="fresh processes (default: %(default)s)")
     parser.add_argument(
         "--busy", type=int, default=4, help="processes that compute meanwhile (default: %(default)s)"
     )
@@ -52,23 +60,29 @@ def main(argv: list[str] | None = None) -> int:
     shares = [range(k, args.rounds, n) for k in range(n)]
     begun = time.monotonic()
 
-    def session(rounds: range) -> bool:
+    def session(log: Path, rounds: range) -> bool:
         env = {
             **os.environ,
             "TESTS_PROFILE": "soak",
             "TESTS_ROUNDS": ",".join(map(str, rounds)),
             "TESTS_OF_ROUNDS": str(args.rounds),
         }
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        told = f"{len(rounds)} rounds: {last}"
-        if done.returncode:
-            told += f"\n{done.stdout[-6000:]}{done.stderr[-2000:]}"
-        print(told, flush=True)
+        with open(log, "w") as out:
+            done = subprocess.run(
+                command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, check=False
+            )
+        said = log.read_text()
+        last = (said.strip().splitlines() or ["no output"])[-1]
+        print(f"{len(rounds)} rounds: {last}" + (f"\n{said[-6000:]}" if done.returncode else ""), flush=True)
         return done.returncode == 0
 
-    with busy(args.busy), ThreadPoolExecutor(n) as pool:
-        failed = list(pool.map(session, shares)).count(False)
+    with TemporaryDirectory() as folder, busy(args.busy), ThreadPoolExecutor(n) as pool:
+        logs = [Path(folder, f"{k}.log") for k in range(n)]
+        ended = [pool.submit(session, log, share) for log, share in zip(logs, shares)]
+        while wait(ended, timeout=60).not_done:
+            minutes = (time.monotonic() - begun) / 60
+            print(f"{minutes:.0f} min: {' '.join(map(how_far, logs))}", flush=True)
+        failed = [each.result() for each in ended].count(False)
     minutes = (time.monotonic() - begun) / 60
     print(f"{args.rounds} rounds in {minutes:.1f} min, {failed} of {n} sessions failed")
     return 1 if failed else 0
