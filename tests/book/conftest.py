@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -120,6 +121,14 @@ def browser() -> Iterator:
         one = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield one
         one.close()
+
+
+def soon(locator: Any) -> Any:
+    """Playwright's `expect`, with a minute: on a busy machine what a page kept comes back after it has loaded."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)
+    return expect(locator)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from chunkprefill_course.forms.guess import off_by
-from tests.book.conftest import pages
+from tests.book.conftest import pages, soon
 from tests.needs import need
 
 CHAPTER = "notebooks/04_throughput_and_latency"
@@ -163,7 +163,8 @@ def test_a_number_says_how_far_off_it_was(chapter, guess):
     words = f"{guess} {unit}, {off_by(float(guess), found)}."
     assert words in told.locator(".cp-mine").text_content()
     page.reload()
-    assert words in told.locator(".cp-mine").text_content() and not page.problems
+    soon(told.locator(".cp-mine")).to_contain_text(words)
+    assert not page.problems
 
 
 def test_an_unanswered_prediction_is_asked_again_with_its_number(chapter):
