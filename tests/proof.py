@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pytest
 
@@ -32,6 +32,12 @@ def left_to_proof(why: str) -> Callable[[T], T]:
         return test
 
     return marked
+
+
+def few_of(cases: Sequence[Any], few: Sequence[Any]) -> list[Any]:
+    """All of these cases, of which `make test` tries a few and `make proof` the others."""
+    why = f"make test tries {len(few)} of {len(cases)}"
+    return [case if case in few else pytest.param(case, marks=proof_marks(why)) for case in cases]
 
 
 def draws(few: T, many: T, most: T | None = None) -> T:

@@ -40,12 +40,14 @@ def test_generated_pages_are_up_to_date(ledger, name):
 TIMED = {"cost-per-visit", "not-the-decision", "overhead-share", "slower-prefill", "weights-again"}
 
 
-#: Each claim; the timed ones, whose verdicts no test may ask for, take most of the time.
+#: Theirs take from 5 to 30 seconds.
+LONG = {"balance", "busy-not-full", "no-budget", "peak-memory"}
+#: Each claim; these nine take most of the time, and nbval runs them beside.
 RUN = [
     pytest.param(
         claim,
         marks=proof_marks("nbval runs it in its chapter, the ledger holds its record")
-        if claim in TIMED
+        if claim in TIMED | LONG
         else (),
     )
     for claim in FUNCTIONS
