@@ -50,7 +50,7 @@ quick: $(VENV)/.ready ## every day, under two minutes: style, types, the tests t
 proof: $(VENV)/.ready weights ## the same proofs on many more draws: secrets, students, cases of the clinic, Hypothesis
 	PROOF=1 $(RUN) -m pytest $(TESTS) -q -m proof
 
-soak: $(VENV)/.ready weights ## twenty rounds of what draws, drives a browser or starts processes, on a busy machine
+soak: $(VENV)/.ready weights ## twenty rounds of what draws or races, and once what drives a browser, on a busy machine
 	$(RUN) tools/soak.py
 
 weights: $(VENV)/.ready # the real model's weights, fetched once; without them the tests that need them are skipped

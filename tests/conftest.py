@@ -53,7 +53,7 @@ SOAKED_NAMES = (
     "test_cards_can_be_dragged",
     "test_an_explorer_is_moved_by_keys_and_by_touch",
 )
-# All others that drive a browser or fill a sandbox would take hours twenty times: each round runs another share of
+# All others that drive a browser, a sandbox, node or the real model would take hours twenty times: each round runs another share of
 # them, so that the busy machine sees each of them once.
 SHARED_FIXTURES = {"browser", "walls", "stage"}
 SHARED_FILES = (
@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def of_round(number: int, items: list[pytest.Item]) -> list[pytest.Item]:
-    """What this round of `make soak` runs: all that is repeated, and every so-manieth of what is shared out."""
+    """What this round of `make soak` runs: all that is repeated, and one in N_ROUNDS of what is shared out."""
     repeated = [item for item in items if item.get_closest_marker("soak")]
     shared = [item for item in items if item.get_closest_marker("soak_share")]
     return repeated + shared[number::N_ROUNDS]

@@ -18,7 +18,7 @@ SOAK = os.environ.get("TESTS_PROFILE") == "soak"
 def proof_marks(why: str) -> tuple[pytest.MarkDecorator, ...]:
     """Marks of a case that takes long and says little more than a quicker test, which `why` names.
 
-    `make test` skips it, `make proof` and `make soak` run it.
+    `make test` skips it, `make proof` runs it, and `make soak` where it runs such tests at all.
     """
     return pytest.mark.proof, pytest.mark.skipif(not (PROOF or SOAK), reason=f"left to make proof: {why}")
 

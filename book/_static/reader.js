@@ -276,9 +276,11 @@
     }, true);
   };
 
-  // --- pictures far down come one by one while the page rests: who prints, searches or photographs it finds them there
+  // --- pictures far down are laid out one by one while the page rests: it then has its true height, and a screenshot
+  // of all of it shows them. Where the browser does not hold the text in place meanwhile (Safari), they stay lazy.
   const pictures = async () => {
-    const rested = window.requestIdleCallback ? (go) => requestIdleCallback(go) : (go) => setTimeout(go, 50);
+    if (!CSS.supports("overflow-anchor", "auto")) return;
+    const rested = (go) => (window.requestIdleCallback ? requestIdleCallback(go, { timeout: 2000 }) : setTimeout(go, 50));
     if (document.readyState !== "complete") await new Promise((go) => addEventListener("load", go, { once: true }));
     for (const figure of all(".bd-article figure.cp-figure")) {
       await new Promise(rested);

@@ -34,7 +34,7 @@ from operator import index
 from typing import Any
 
 Plain = Any  # None, bool, int, float, str, and lists and dicts of these: safe to compare, whatever made it
-PLAIN = frozenset({bool, int, float, str})  # is read as it stands
+PLAIN = frozenset({bool, int, float, str})  # types of values that are read as they stand
 MOST = 100_000  # an answer with more items is not looked at
 DEEPEST = 12  # lists in lists
 

@@ -33,7 +33,7 @@ def in_notebook() -> bool:
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     copies = sys.platform == "linux" and threading.current_thread() is threading.main_thread()
-    kernel = "ipykernel.ipkernel" in sys.modules  # tools that only start kernels load the rest of the package
+    kernel = "ipykernel.ipkernel" in sys.modules  # what only starts kernels loads other modules of it
     return kernel and copies and not (cuda and cuda.is_initialized())
 
 

@@ -141,8 +141,9 @@ class _Keyboard:
 class _Unheard:
     """Silences what is raised where nothing can catch it: in a callback of the garbage collector, say.
 
-    A time limit raises there too, because others run such code between two lines of the program. The hook is no
-    function of ours: at the end of the stack there is no room for one.
+    A time limit raises there too, because the interpreter runs such code between two lines of the program. The
+    hook is a built-in function: a Python function would be stopped too, and fail at the end of the stack. It is the
+    process's own, as standard output is: one program at a time.
     """
 
     def __enter__(self) -> None:

@@ -188,7 +188,7 @@ def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key):
     assert words in mine.inner_text(), "at once, without a reload"
     page.reload()
     soon(page.locator(f"#cp-{GUESS.id}-{key}")).to_be_checked()
-    soon(mine).to_contain_text(words)
+    soon(mine).to_contain_text(words, use_inner_text=True)
     assert ("That is what was measured" in mine.inner_text()) == (key == "same")
     assert page.locator(".cp-recall li.cp-yours").get_attribute("data-key") == key
 
@@ -499,7 +499,7 @@ def test_every_form_of_a_chapter_answers(site_url: str, new_page: Callable, name
     assert sorted(guesses) == sorted(recalled), "each prediction is shown again, once"
     page.reload()
     soon(page.locator(".cp-predict input:checked")).to_have_count(len(guesses))  # they survive a reload
-    assert page.locator(".cp-recall li.cp-yours").count() == len(guesses)
+    soon(page.locator(".cp-recall li.cp-yours")).to_have_count(len(guesses))
     assert page.problems == []
     page.context.close()
 

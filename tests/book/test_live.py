@@ -228,7 +228,7 @@ def test_what_is_typed_is_there_after_a_reload(live_page):
     run(live_page, "kv_bytes", "# kept across a reload\n")
     live_page.reload()
     typed = live_page.locator(f"#cp-{EXERCISES['kv_bytes'].id} .cp-editor textarea")
-    soon(typed).to_have_value(re.compile(r"\s*# kept across a reload\s*"))
+    soon(typed).to_have_value(re.compile(r"^\s*# kept across a reload\s*$"))
     live_page.locator(f"#cp-{EXERCISES['kv_bytes'].id} .cp-reset").click()
     text = live_page.locator(f"#cp-{EXERCISES['kv_bytes'].id} .cp-editor textarea").input_value()
     assert "def kv_bytes" in text

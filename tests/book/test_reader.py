@@ -238,7 +238,7 @@ def test_a_picture_behind_a_fold_is_read_when_the_fold_is_opened_and_printed(cha
 def drawn(page):
     """Wait until each picture has its room, near or not: until then the page may grow or shrink above a reader."""
     page.wait_for_function("""() => [...document.querySelectorAll(".bd-article figure.cp-figure")]
-        .every((figure) => getComputedStyle(figure).contentVisibility === "visible")""")
+        .every((figure, _, figures) => figures.length > 0 && getComputedStyle(figure).contentVisibility === "visible")""")
 
 
 def test_pictures_far_down_are_drawn_while_the_page_rests(chapter):

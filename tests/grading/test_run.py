@@ -93,7 +93,7 @@ def test_another_grader_grades_again(walls, tmp_path, monkeypatch):
 
 
 def test_many_jobs_harm_no_submission(walls, tmp_path):
-    """Ten at a time need seven seconds of CPU between them: each waits far longer than anybody may sleep."""
+    """Ten at a time need seven seconds of CPU between them: each waits far longer than a program may sleep."""
     work = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
     for i in range(10):
         world.hand_in(tmp_path / "in", f"s{i}", *world.HONEST, work)

@@ -25,7 +25,7 @@ def _where(rule: str) -> Variant:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All chunks of up to 4 tokens after up to 5, thirty larger ones, and three that no small number can count."""
+    """All chunks of up to 4 tokens after up to 5, thirty larger ones, and three long ones."""
     yield from ({"start": s, "length": n} for s in range(6) for n in range(1, 5))
     yield from ({"start": rng.randrange(20), "length": rng.randint(1, 12)} for _ in range(30))
     yield from ({"start": s, "length": n} for s, n in ((10, 270), (270, 130), (5000, 2)))

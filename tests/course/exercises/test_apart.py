@@ -51,6 +51,7 @@ def test_a_kernel_is_told_from_a_program_that_starts_kernels(monkeypatch: pytest
     assert not in_notebook()
     ask = "from chunkprefill_course.forms.apart import in_notebook\nassert in_notebook()"
     NotebookClient(new_notebook(cells=[new_code_cell(ask)]), timeout=120, kernel_name="python3").execute()
+    assert not in_notebook(), "a kernel that was started here is another process"
     monkeypatch.setitem(sys.modules, "ipykernel.ipkernel", types.ModuleType("ipykernel.ipkernel"))
     assert EXERCISE.check(EXERCISE.solution).ok
 

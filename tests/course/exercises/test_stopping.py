@@ -118,7 +118,7 @@ def test_every_loop_is_stopped(loop, where, capsys):
 
 
 def test_a_stop_inside_what_others_run_between_its_lines_is_not_heard_of(monkeypatch):
-    """Hypothesis has a callback of the garbage collector, and pytest fails what raised in one."""
+    """Hypothesis has a callback of the garbage collector, and pytest fails the test in which one raised."""
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     begun = time.thread_time()
