@@ -112,13 +112,14 @@ def test_a_page_open_twice_has_one_set_of_answers(browser, site_url):
     first.locator(".cp-editor .cm-content").wait_for()
     first.keyboard.type("# mine ")
     first.locator(".cp-choice label").first.click()
-    second.wait_for_function("() => document.querySelector('.cp-editor textarea').value.includes('# mine')")
+    # all of it: a last letter that comes later would replace what is typed here meanwhile
+    second.wait_for_function("() => document.querySelector('.cp-editor textarea').value.includes('# mine ')")
     second.wait_for_function("() => document.querySelector('.cp-choice input:checked')")
     second.locator(".cp-editor textarea").first.click()
     second.locator(".cp-editor .cm-content").wait_for()
     second.keyboard.type("# hers ")
     text = "() => document.querySelector('.cp-editor').innerText"
-    first.wait_for_function(f"{text}.includes('# hers')")
+    soon(first.locator(".cp-editor").first).to_contain_text("# hers ", use_inner_text=True)
     assert "# mine" in first.evaluate(text) and "# mine" in second.evaluate(text)
     second.locator(".cp-reset").first.click()
     first.wait_for_function("() => !document.querySelector('.cp-editor').innerText.includes('# mine')")
