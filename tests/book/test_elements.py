@@ -186,6 +186,9 @@ def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key):
     page.check(f"#cp-{GUESS.id}-{key}")
     words = GUESS.option(key).text
     assert words in mine.inner_text(), "at once, without a reload"
+    other = page.context.new_page()  # once another tab shows it, the browser has stored it
+    other.goto(page.url)
+    soon(other.locator(f"#cp-{GUESS.id}-{key}")).to_be_checked()
     page.reload()
     soon(page.locator(f"#cp-{GUESS.id}-{key}")).to_be_checked()
     soon(mine).to_contain_text(words, use_inner_text=True)
