@@ -53,8 +53,8 @@ SOAKED_NAMES = (
     "test_cards_can_be_dragged",
     "test_an_explorer_is_moved_by_keys_and_by_touch",
 )
-# All others that drive a browser, a sandbox, node or the real model would take hours twenty times: each round runs another share of
-# them, so that the busy machine sees each of them once.
+# All others that drive a browser, a sandbox, node or the real model would take hours twenty times: each round runs
+# another share of them, so that the busy machine sees each of them once.
 SHARED_FIXTURES = {"browser", "walls", "stage"}
 SHARED_FILES = (
     "tests/grading/test_judging_processes.py",
