@@ -83,7 +83,8 @@ def screens(browser: Any, address: str) -> dict[str, Any]:
     """How many screens of a phone a page is with every fold shut, and its sections and kinds of content."""
     context = browser.new_context(viewport=SCREEN, reduced_motion="reduce")
     tab = context.new_page()
-    tab.goto(address, wait_until="networkidle")
+    tab.goto(address)
+    tab.wait_for_load_state("networkidle")
     tab.add_style_tag(content="* { content-visibility: visible !important; }")  # laid out, near or not
     found = tab.evaluate(MEASURE)
     context.close()
@@ -130,7 +131,8 @@ def photograph(path: str, chosen: list[str], args: argparse.Namespace) -> None:
                 viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
             )
             tab = context.new_page()
-            tab.goto(f"{home}/{page}.html", wait_until="networkidle")
+            tab.goto(f"{home}/{page}.html")
+            tab.wait_for_load_state("networkidle")
             tab.screenshot(path=args.out / f"{page.replace('/', '_')}-{width}-{scheme}.png", full_page=True)
             context.close()
     print(f"{len(shots)} pictures in {args.out}")

@@ -49,7 +49,8 @@ FOCUS = """() => new Promise((go) => requestAnimationFrame(() => requestAnimatio
 def opened(new_page, site_url) -> Callable:
     def opened(name: str, width: int = 390):
         page = new_page(width)
-        page.goto(f"{site_url}/{name}.html", wait_until="networkidle")
+        page.goto(f"{site_url}/{name}.html")
+        page.wait_for_load_state("networkidle")  # alone it can come before the page's own script has run
         return page
 
     return opened
