@@ -37,7 +37,11 @@ def left_to_proof(why: str) -> Callable[[T], T]:
 def few_of(cases: Sequence[Any], few: Sequence[Any]) -> list[Any]:
     """All of these cases, of which `make test` tries a few and `make proof` the others."""
     why = f"make test tries {len(few)} of {len(cases)}"
-    return [case if case in few else pytest.param(case, marks=proof_marks(why)) for case in cases]
+    rest = proof_marks(why)
+    return [
+        case if case in few else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=rest)
+        for case in cases
+    ]
 
 
 def draws(few: T, many: T, most: T | None = None) -> T:

@@ -25,7 +25,7 @@ from tools.serve import Handler, server
 sys.path.insert(0, str(ROOT / "tools"))
 import slices
 
-from tests.proof import draws
+from tests.proof import draws, few_of
 
 EXERCISES = {
     name: form
@@ -695,7 +695,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", few_of(list(ODD), list(ODD)[1::3]))
 def test_an_odd_link_leaves_a_form_that_works(lab_page, site_url, name):
     page = lab_page()
     fragment = link_of(page, ODD[name])
