@@ -1,6 +1,6 @@
 """Twenty rounds, on a busy machine, of what draws or races, and once of all that drives a browser or a sandbox.
 
-    python tools/soak.py [--rounds 20] [--sessions 5] [--busy 4] [-- further arguments of pytest]
+    python tools/soak.py [--rounds 20] [--sessions 6] [--busy 4] [-- further arguments of pytest]
 
 A test that passes only when the machine is quiet and the seed is kind does not pass. Four processes keep the
 processors busy meanwhile, and Hypothesis draws anew in each round. The rounds are shared out among a few fresh
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=20, help="default: %(default)s")
-    parser.add_argument("--sessions", type=int, default=5, help="fresh processes (default: %(default)s)")
+    parser.add_argument("--sessions", type=int, default=6, help="fresh processes (default: %(default)s)")
     parser.add_argument(
         "--busy", type=int, default=4, help="processes that compute meanwhile (default: %(default)s)"
     )
