@@ -39,10 +39,10 @@ def busy(n: int) -> Iterator[None]:
             process.wait()
 
 
-def how_far(log: Path) -> str:
-    """The share of its tests that a session of pytest last said to have run."""
-    said = re.findall(r"\[ *(\d+%)\]", log.read_text(errors="replace") if log.exists() else "")
-    return said[-1] if said else "0%"
+def how_many(log: Path) -> int:
+    """How many tests a session of pytest has run: its percentages count a test that is repeated once."""
+    said = log.read_text(errors="replace") if log.exists() else ""
+    return sum(len(line) for line in re.findall(r"^[.sxXFE]+", said, re.MULTILINE))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         ended = [pool.submit(session, log, share) for log, share in zip(logs, shares)]
         while wait(ended, timeout=60).not_done:
             minutes = (time.monotonic() - begun) / 60
-            print(f"{minutes:.0f} min: {' '.join(map(how_far, logs))}", flush=True)
+            print(f"{minutes:.0f} min: {sum(map(how_many, logs)):,} tests", flush=True)
         failed = [each.result() for each in ended].count(False)
     minutes = (time.monotonic() - begun) / 60
     print(f"{args.rounds} rounds in {minutes:.1f} min, {failed} of {n} sessions failed")
