@@ -255,7 +255,7 @@ async def _probe(
                 if model is None and len(listed or ()) > 1:
                     others = f"of {len(listed or ()):,} models; --model NAME asks for another"
                     say(f"{client.clean(run.model, 60)} is asked for, {others}")
-                before, engine = await _server(client)
+                before, engine = await _server(client, run.model)
         except TimeoutError:
             said = f"{address.shown} had not listed its models and metrics after {plan.seconds:g} s"
             raise ProbeError("timeout", said) from None
@@ -266,7 +266,7 @@ async def _probe(
         after: dict[str, float] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(METRICS_S):
-                after, _ = await _server(client, again=True)
+                after, _ = await _server(client, run.model, again=True)
     metrics = {"before": before, "after": after} if before or after else {}
     return ProbeRecord(
         server=address.shown,
@@ -305,11 +305,11 @@ def _context(listed: Sequence[tuple[str, Any]] | None, model: str) -> int | None
     return None
 
 
-async def _server(client: Client, again: bool = False) -> tuple[dict[str, float], str]:
-    """Its rows of /metrics, and its name and version; nothing where it does not tell."""
+async def _server(client: Client, model: str, again: bool = False) -> tuple[dict[str, float], str]:
+    """Its rows of /metrics on a model, and its name and version; nothing where it does not tell."""
     try:
         status, page = await client.get("/metrics")
-        rows = prometheus.rows(page) if status == 200 else {}
+        rows = prometheus.rows(page, model) if status == 200 else {}
         name = prometheus.engine(page) if status == 200 else ""
         if not again and name == "vLLM":
             status, text = await client.get("/version")

@@ -105,6 +105,8 @@ def test_metrics_of_a_server_are_rows():
     assert found["evictions"] == 17 and "pool-too-small" in found.diagnosis.undecided
     quiet = read(replace(probe, metrics={"before": {"preemptions": 3.0}, "after": {"preemptions": 3.0}}))
     assert quiet["evictions"] == 0 and "pool-too-small" not in quiet.diagnosis.undecided
+    anew = read(replace(probe, metrics={"before": {"preemptions": 30.0}, "after": {"preemptions": 2.0}}))
+    assert isnan(anew["evictions"]) and "pool-too-small" in anew.diagnosis.undecided
 
 
 def test_a_reading_is_a_mapping_of_rows():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 import socketserver
 import threading
 import zlib
@@ -465,7 +466,40 @@ def test_tokens_two_at_a_time_are_called_buffered():
         ('vllm:num_requests_running{engine="0" 2', {}),
         ("vllm:num_requests_running{" + 'x="b",' * 50_000, {}),
         ("vllm:num_requests_running" + " " * 300_000, {}),
+        ("vllm:num_requests_running{" + "a" * 300_000 + "} 2", {"running": 2.0}),
+        ('  vllm:num_requests_running\t{engine="0"}\t2', {"running": 2.0}),
+        ('vllm:num_requests_running{model_name="a\u2028b"} 2\r', {"running": 2.0}),
+        ("vllm:num_requests_running 1_000", {}),
+        ("vllm:num_preemptions_total -3", {}),
+        # of several engines one does not tell: the sum of the others is not theirs all
+        ('vllm:num_requests_running{engine="0"} 2\nvllm:num_requests_running{engine="1"} NaN', {}),
+        # each rank of an engine tells of the same requests
+        (
+            'sglang:num_running_reqs{tp_rank="0",dp_rank="0"} 4\nsglang:num_running_reqs{tp_rank="1",dp_rank="0"} 4'
+            '\nsglang:num_running_reqs{tp_rank="0",dp_rank="1"} 3',
+            {"running": 7.0},
+        ),
+        # SGLang keeps the last batch's retractions under one name, and counts them all under another
+        (
+            "sglang:num_retracted_reqs 1\nsglang:num_retracted_requests_total 48",
+            {"preemptions": 48.0},
+        ),
+        ("sglang:num_retracted_reqs 1", {}),
     ],
 )
 def test_metrics_in_any_legal_writing(line, rows):
     assert prometheus.rows(f"# TYPE x gauge\n{line}\n# EOF\n") == rows
+
+
+def test_metrics_of_several_models_are_those_of_the_one_that_was_asked():
+    page = 'vllm:num_preemptions_total{model_name="a"} 2\nvllm:num_preemptions_total{model_name="b"} 30\n'
+    page += 'vllm:num_requests_running{model_name="a"} 1\nvllm:num_requests_waiting 5\n'
+    assert prometheus.rows(page, "b") == {"running": 1.0, "waiting": 5.0, "preemptions": 30.0}
+    assert prometheus.rows(page, "an alias") == {"running": 1.0, "waiting": 5.0}
+    assert prometheus.rows(page)["preemptions"] == 32.0
+
+
+def test_a_counter_that_fell_tells_nothing():
+    assert prometheus.between({"preemptions": 3.0}, {"preemptions": 9.0}, "preemptions") == 6.0
+    for before, after in (({"preemptions": 9.0}, {"preemptions": 3.0}), ({}, {"preemptions": 3.0})):
+        assert math.isnan(prometheus.between(before, after, "preemptions"))
