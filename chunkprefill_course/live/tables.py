@@ -77,6 +77,8 @@ COLUMNS = {
 }
 ONCE = ("arrival", "n_prompt", "n_output")  # columns of which a table may have one
 WORDS = {"arrival": "arrivals", "n_prompt": "prompt tokens", "n_output": "output tokens"}
+#: Names that in some files hold a text, and in others how many tokens it has.
+CONTENT = ("prompt", "input", "output", "completion")
 UNITS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6}
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE
@@ -119,6 +121,7 @@ def read_requests(text: str) -> tuple[list[cp.Request], dict[Any, str]]:
         )
     _refuse_two_clocks(rows)
     first = min(arrival for _, arrival, *_ in read)
+    _refuse_dates_as_durations(first, {row.get("unit") for _, row in rows})
     return [cp.Request(rid, at - first, n, m, None, urgent) for rid, at, n, m, urgent in read], kinds
 
 
@@ -176,6 +179,12 @@ def _table_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         raise LabError(f"row {lines[begin][0]}: this is no table that can be read: {error}") from None
     (number, first), *rest = records
     header = _header(number, first)
+    plain = {_plain(name) for name in first}
+    if {"timestamp", "inputlength"} <= plain and "chatid" not in plain:
+        raise LabError(
+            f"row {number}: timestamp beside input_length can be read in two ways, as Mooncake's milliseconds or as "
+            "seconds; call it timestamp_ms or timestamp_s"
+        )
     # empty rows are left out, as empty lines are
     filled = [(i, record) for i, record in rest if any(cell.strip() for cell in record)]
     rows = [(i, _cells(i, header, record, first)) for i, record in filled]
@@ -249,7 +258,7 @@ def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
     for i, row in found:
         if not isinstance(row, dict):
             raise LabError(f"row {i}: {short(row)!r} is no object with arrival, prompt and output tokens")
-    return [(i, _json_row(row)) for i, row in found]
+    return [(i, _json_row(i, row)) for i, row in found]
 
 
 def _listed(whole: Any) -> list[Any]:
@@ -284,18 +293,67 @@ def _of_probe(streams: list[Any]) -> list[Any]:
     ]
 
 
-def _json_row(given: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _json_row(number: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """One object by column. LabError where two of its keys say one thing, and not the same."""
+    plain = {_plain(str(name)) for name in given}
+    found: dict[str, list[tuple[str, Any, float]]] = {}
     for name, value in given.items():
         known = column_of(str(name))
-        if known and value not in (None, "") and known[0] not in row:
-            row[known[0]] = value
-            if known[0] == "arrival":
-                row["unit"] = known[1]
-    plain = {_plain(str(name)) for name in given}
-    if {"timestamp", "inputlength"} <= plain:  # Mooncake's own lines count milliseconds, Bailian's seconds
-        row["unit"] = 1.0 if "chatid" in plain else 1e-3
+        if known and value not in (None, ""):
+            unit = known[1]
+            if _plain(str(name)) == "timestamp" and "inputlength" in plain:
+                unit = _unit_of_trace(number, value, "chatid" in plain)
+            found.setdefault(known[0], []).append((str(name), value, unit))
+    row: dict[str, Any] = {}
+    for column, there in found.items():
+        counts = [each for each in there if not _is_content(number, *each[:2])] or there
+        _, row[column], unit = counts[0]
+        if column == "arrival":
+            row["unit"] = unit
+        if column in ONCE:
+            _refuse_two_answers(number, column, counts)
     return row
+
+
+def _is_content(number: int, name: str, value: Any) -> bool:
+    """Whether a key holds a text itself, or messages, in place of its number of tokens or their ids."""
+    if _plain(name) not in CONTENT or not isinstance(value, str | list):
+        return False
+    try:
+        _count(number, value, name)
+    except LabError:
+        return True
+    return False
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
+
+
+def _refuse_two_answers(number: int, column: str, there: Sequence[tuple[str, Any, float]]) -> None:
+    if len(there) < 2:
+        return
+    read = [
+        _seconds(number, {"arrival": value, "unit": unit})
+        if column == "arrival"
+        else _count(number, value, WORDS[column])
+        for _, value, unit in there
+    ]
+    if len(set(read)) > 1:
+        both = " and ".join(f"{short(name)} {short(value)}" for name, value, _ in there[:2])
+        raise LabError(f"row {number}: {both} both say {WORDS[column]}, and not the same; keep one of them")
+
+
+def _unit_of_trace(number: int, value: Any, of_bailian: bool) -> float:
+    """s of a `timestamp` beside an input_length: Mooncake's lines count whole milliseconds, Bailian's seconds."""
+    if of_bailian:
+        return 1.0
+    if isinstance(value, float) and value % 1:
+        raise LabError(
+            f"row {number}: timestamp {short(value)} can be read in two ways, because traces with an input_length "
+            "count whole milliseconds or, beside a chat_id, seconds; call it timestamp_ms or timestamp_s"
+        )
+    return 1e-3
 
 
 def _request(number: int, row: Mapping[str, Any], index: int) -> tuple[tuple[str, float, int, int, int], str]:
@@ -317,6 +375,10 @@ def _count(number: int, value: Any, words: str) -> int:
     if value is None:
         raise LabError(f"row {number}: no {words}")
     if isinstance(value, list):  # a prompt's tokens, a server's token times
+        if not _are_numbers(value):
+            raise LabError(
+                f"row {number}: {words} {short(value)} are no tokens but texts or messages; their number is needed"
+            )
         value = len(value)
     text = str(value).strip()
     if isinstance(value, str):
@@ -378,11 +440,22 @@ def _refuse_two_clocks(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
     for number, row in rows:
         text = str(row["arrival"]).strip()
         found = _DATE.fullmatch(text)
-        number_form = "a number with its unit" if _SAID.fullmatch(text) else "a number"
+        number_form = "a number with its unit"
+        if not _SAID.fullmatch(text):
+            number_form = "a number" if row.get("unit", 1.0) == 1.0 else f"a number of {row['unit']:g} s"
         form = ("a date with a zone" if found[4] else "a date without a zone") if found else number_form
         told = told or form
         if form != told:
             raise LabError(f"row {number}: arrival {short(text)!r} is {form}, and the first one is {told}")
+
+
+def _refuse_dates_as_durations(first: float, units: set[Any]) -> None:
+    """LabError for milliseconds that all begin where seconds since 1970 are a date of today."""
+    if units == {1e-3} and 1e9 <= first / 1e-3 < 1e10:
+        raise LabError(
+            f"arrivals from {first / 1e-3:.0f} on can be read in two ways: as milliseconds, {first / 86_400:.0f} days "
+            "after the beginning, or as a date in seconds; write them in seconds, under arrival"
+        )
 
 
 def _date(text: str) -> float:

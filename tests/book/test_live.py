@@ -498,6 +498,20 @@ SAME = {
     "Markdown without edges": "name | arrival | prompt | output\n---|--:|---|---\na | 1.5 | 1000 | 5\nb | 3.25 | 20 | 6",
     "units in cells": TABLE.replace("1.5,1000,5", "1500 ms,1000 tokens,5 tok").replace("3.25", "3.25 s"),
     "thousands apart by blanks that do not break": TABLE.replace("1000", "1\u202f000"),
+    "texts beside their lengths": json.dumps(
+        [
+            {"name": "a", "prompt": "2 words", "arrival": 1.5, "prompt_tokens": 1000, "output_tokens": 5},
+            {
+                "name": "b",
+                "arrival": 3.25,
+                "arrival_ms": 3250,
+                "prompt_tokens": 20,
+                "output": [1] * 6,
+                "osl": 6,
+            },
+        ]
+    ),
+    "seconds by name beside a trace's keys": "name,timestamp_s,input_length,output_length\na,1.5,1000,5\nb,3.25,20,6",
 }
 
 
@@ -532,6 +546,21 @@ TWO_WAYS = {
     "arrival,prompt,output\n2024-05-10 00:00:00,1,2\n1,1,2": "row 3: arrival '1' is a number, and the first one is a date",
     '{"arrival": 0, "arrival": 1, "prompt": 1, "output": 2}': "row 1: no JSON: the key 'arrival' is there twice",
     '{"streams": [{"kind": "chat"}]}': "this probe holds no round with a document",
+    # What is said, in place of how long it is.
+    '{"arrival": 0, "prompt": ["Tell me a story"], "output": 5}': "row 1: prompt tokens ['Tell me a story'] are",
+    '{"arrival": 0, "input": [{"role": "user", "content": "hi"}], "output": 5}': "no tokens but texts or messages",
+    '{"arrival": 0, "prompt": [[1, 2], [3]], "output": 5}': "no tokens but texts or messages",
+    '{"arrival": 0, "prompt": [true], "output": 5}': "no tokens but texts or messages",
+    # Two keys for one thing.
+    '{"timestamp": 0, "arrival": 5, "prompt": 1, "output": 2}': "timestamp 0 and arrival 5 both say arrivals",
+    '{"arrival_ms": 5000, "arrival": 7, "prompt": 1, "output": 2}': "both say arrivals, and not the same",
+    '{"arrival": 0, "prompt": [1, 2], "prompt_tokens": 30, "output": 2}': "prompt [1, 2] and prompt_tokens 30 both",
+    # Seconds or milliseconds.
+    "timestamp,input_length,output_length\n0,1,2": "row 1: timestamp beside input_length can be read in two ways",
+    '{"timestamp": 0.5, "input_length": 1, "output_length": 2}': "call it timestamp_ms or timestamp_s",
+    '{"timestamp": 1700000000, "input_length": 1, "output_length": 2}': "milliseconds, 20 days after the beginning",
+    '{"timestamp": 0, "chat_id": 1, "input_length": 1, "output_length": 2}\n'
+    '{"timestamp": 5, "input_length": 1, "output_length": 2}': "is a number of 0.001 s, and the first one is a number",
 }
 
 
