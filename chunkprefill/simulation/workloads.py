@@ -66,25 +66,43 @@ def read_mooncake(path: Path) -> list[Request]:
     """Requests of a Mooncake trace: its JSON lines, or a CSV of timestamp_ms, input_length, output_length.
 
     Lines with a chat_id are of a Qwen-Bailian trace, which has the same keys and counts seconds. First arrival
-    0 s. A malformed row is refused (ValueError) with file and line. Sources: kvcache-ai/Mooncake;
-    alibaba-edu/qwen-bailian-usagetraces-anon.
+    0 s. A malformed row is refused (ValueError) with file and line, and so are times that would mean something
+    else in another unit. Sources: kvcache-ai/Mooncake; alibaba-edu/qwen-bailian-usagetraces-anon.
     """
+    units: set[float] = set()
 
     def row(cells: dict[str, Any]) -> Row:
         if not isinstance(cells, dict):
             raise ValueError(f"an object is needed, this is a {type(cells).__name__}")
         if "timestamp" in cells and "timestamp_ms" in cells:
             raise ValueError("timestamp and timestamp_ms: two keys for one thing")
-        ms = cells["timestamp"] if "timestamp" in cells else cells["timestamp_ms"]
-        seconds = {"chat_id", "timestamp"} <= set(cells)
-        at = _time(ms) / (1.0 if seconds else 1e3)
-        return at, _int(cells["input_length"]), _int(cells["output_length"])
+        key = "timestamp" if "timestamp" in cells else "timestamp_ms"
+        units.add(unit := 1.0 if key == "timestamp" and "chat_id" in cells else 1e3)  # in a second
+        if len(units) > 1:
+            raise ValueError("of this line and those before it some have a chat_id and count seconds")
+        at = _time(cells[key])
+        if key == "timestamp" and unit == 1e3 and at % 1:
+            raise ValueError(
+                f"timestamp is {cells[key]!r}, and Mooncake's count whole milliseconds: if it is one, call it "
+                "timestamp_ms"
+            )
+        if abs(at) >= 1e11 * unit:
+            raise ValueError(f"{key} {cells[key]!r} is {at / unit:g} s, which is no time since 1970 either")
+        return at / unit, _int(cells["input_length"]), _int(cells["output_length"])
 
     with _open(path) as file:
         lines = file.buffer.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if lines != b"{":
-        return _requests(path, _table(path, ("timestamp_ms", "input_length", "output_length"), row))
-    return _requests(path, _json_lines(path, row))
+        rows = list(_table(path, ("timestamp_ms", "input_length", "output_length"), row))
+    else:
+        rows = list(_json_lines(path, row))
+    line, (first, _, _) = min(rows, key=lambda each: each[1][0], default=(1, (0.0, 0, 0)))
+    if units == {1e3} and 1e6 <= first < 1e7:
+        raise ValueError(
+            f"{path}:{line}: the first request comes at {1e3 * first:.0f}: as milliseconds after "
+            f"{first / 86_400:.0f} days, as seconds since 1970 at a date of today; write milliseconds from 0"
+        )
+    return _requests(path, rows)
 
 
 def _int(value: Any) -> int:
@@ -137,7 +155,7 @@ def _table(
     path: Path, columns: Sequence[str], row: Callable[[dict[str, str]], Row]
 ) -> Iterator[tuple[int, Row]]:
     with _open(path) as file:
-        reader = csv.reader(file)
+        reader, empty = csv.reader(file), 0
         try:
             header = [cell.strip() for cell in next(reader, [])]
             if missing := [name for name in columns if name not in header]:
@@ -145,13 +163,18 @@ def _table(
             if twice := [name for name in columns if header.count(name) > 1]:
                 raise ValueError(f"column {', '.join(twice)} is there twice in {header}")
             for cells in reader:
+                if not any(map(str.strip, cells)):  # at the end it is no row, before that it is a damaged one
+                    empty = empty or reader.line_num
+                    continue
+                if empty:
+                    raise ValueError("an empty row")
                 if len(cells) != len(header):
                     raise ValueError(f"{len(cells)} cells in a row of {len(header)}")
                 yield reader.line_num, row(dict(zip(header, cells)))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}:{reader.line_num + 1}: {error}") from None
+            raise ValueError(f"{path}:{empty or reader.line_num + 1}: {error}") from None
         except (ValueError, csv.Error, OverflowError) as error:
-            raise ValueError(f"{path}:{max(1, reader.line_num)}: {error}") from None
+            raise ValueError(f"{path}:{empty or max(1, reader.line_num)}: {error}") from None
 
 
 def _json_lines(path: Path, row: Callable[[dict[str, Any]], Row]) -> Iterator[tuple[int, Row]]:

@@ -142,6 +142,10 @@ LINE = '{"timestamp": 1, "input_length": 3, "output_length": 4}'
         LINE.replace(": 1,", ": -Infinity,"),
         LINE.replace(": 3,", ": 3, " + '"input_length": 5,'),
         LINE.replace(": 3,", ": 3, " + '"timestamp_ms": 5,'),
+        LINE.replace(": 1,", ": 0.5,"),  # whole milliseconds, or seconds
+        LINE.replace(": 1,", ": 1700000000000000,"),  # microseconds since 1970
+        LINE.replace(": 1,", ": 1700000000000000000,"),
+        LINE.replace(": 3,", ": 3, " + '"chat_id": 5,'),  # Bailian's, beside one of Mooncake's
     ],
 )
 def test_a_malformed_line_is_refused_with_file_and_line(tmp_path, line):
@@ -149,6 +153,33 @@ def test_a_malformed_line_is_refused_with_file_and_line(tmp_path, line):
     path.write_text(f"{LINE}\n{line}\n")
     with pytest.raises(ValueError, match=r"m\.jsonl:2: "):
         cp.read_mooncake(path)
+
+
+@pytest.mark.parametrize("key", ["timestamp", "timestamp_ms"])
+def test_a_date_in_seconds_is_no_count_of_milliseconds(tmp_path, key):
+    path = tmp_path / "m.jsonl"
+    path.write_text(
+        "\n".join(LINE.replace('"timestamp": 1', f'"{key}": {t}') for t in (1700000050, 1700000000))
+    )
+    with pytest.raises(
+        ValueError, match=r"m\.jsonl:2: the first request comes at 1700000000: as millisec.* 20 days"
+    ):
+        cp.read_mooncake(path)
+    path.write_text("\n".join(LINE.replace('"timestamp": 1', f'"{key}": {t}') for t in (1700000050, 0)))
+    assert [r.arrival for r in cp.read_mooncake(path)] == [1700000.05, 0.0]
+
+
+def test_empty_rows_at_the_end_are_none(tmp_path):
+    path = tmp_path / "a.csv"
+    for end in ("\n", "\n\n", "  \n", ",,\n , ,\n\n", ""):
+        path.write_text(f"{HEADER}{GOOD}\n{GOOD}\n{end}")
+        assert len(cp.read_azure(path)) == 2
+    path.write_text(f"{HEADER}{GOOD}\n\n\n{GOOD}\n")
+    with pytest.raises(ValueError, match=r"a\.csv:3: an empty row"):
+        cp.read_azure(path)
+    path.write_text(f"{HEADER}\n\n")
+    with pytest.raises(ValueError, match=r"a\.csv:1: no requests"):
+        cp.read_azure(path)
 
 
 def test_what_may_stand_before_the_first_line(tmp_path):
