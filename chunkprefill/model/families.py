@@ -160,7 +160,7 @@ def config_of(raw: dict[str, Any]) -> Config:
         max_positions=positions,
         rope_theta=theta,
         rope_scaling=scaling,
-        norm_eps=_number(raw, "rms_norm_eps", 1e-6),
+        norm_eps=_number(raw, "rms_norm_eps", 1e-6 if "rms_norm_eps" not in raw else None),
         tied=_flag(raw, "tie_word_embeddings"),
         qkv_bias=biased or family.qkv_bias,
         o_bias=biased,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from chunkprefill.model.transformer import Transformer
 Shape = tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def load_model(
@@ -146,7 +147,7 @@ def config_of_folder(folder: Path) -> Config:
 def layout(config: Config) -> Iterator[tuple[str, list[tuple[str, Shape]]]]:
     """Each parameter of `Transformer`, and the published tensors that it is made of, one below the other."""
     c = config
-    yield "embedding", [("model.embed_tokens.weight", (c.vocab_size, c.d_model))]
+    yield "embedding", [(EMBEDDING, (c.vocab_size, c.d_model))]
     for i in range(c.n_layers):
         ours, theirs = f"layers.{i}.", f"model.layers.{i}."
         fused = {
@@ -170,7 +171,7 @@ def layout(config: Config) -> Iterator[tuple[str, list[tuple[str, Shape]]]]:
             yield f"{ours}k_norm", [(f"{theirs}self_attn.k_norm.weight", (c.head_dim,))]
     yield "norm", [("model.norm.weight", (c.d_model,))]
     if not c.tied:
-        yield "head", [("lm_head.weight", (c.vocab_size, c.d_model))]
+        yield "head", [(HEAD, (c.vocab_size, c.d_model))]
 
 
 def _fill(
@@ -183,20 +184,30 @@ def _fill(
     where: str = "",
 ) -> Transformer:
     """A model of these tensors. Every name and shape is checked before memory is taken."""
+    if config.tied and EMBEDDING not in shapes and HEAD in shapes:
+        # safetensors keeps a shared tensor under one of its names, the first by the alphabet.
+        stored, alike = get, {EMBEDDING: HEAD}
+        shapes = {EMBEDDING if name == HEAD else name: shape for name, shape in shapes.items()}
+
+        def get(name: str) -> Tensor:
+            return stored(alike.get(name, name))
+
     surplus = {name for name in shapes if not name.endswith(".rotary_emb.inv_freq")}  # old files hold it
     for _, parts in layout(config):
         for name, shape in parts:
             if name not in shapes:
-                raise ValueError(f"{where}tensor {name} is missing; the config asks for {list(shape)}")
+                raise ValueError(
+                    f"{where}tensor {name} is missing; the config asks for {list(shape)}{_nearby(name, shapes)}"
+                )
             if shapes[name] != shape:
                 raise ValueError(
                     f"{where}tensor {name} is {list(shapes[name])}, the config asks for {list(shape)}"
                 )
             surplus.discard(name)
-    if config.tied and "lm_head.weight" in surplus:  # some files repeat the embedding
-        if not torch.equal(get("lm_head.weight"), get("model.embed_tokens.weight")):
-            raise ValueError(f"{where}tie_word_embeddings is true, but lm_head.weight is not the embedding")
-        surplus.remove("lm_head.weight")
+    if config.tied and HEAD in surplus:  # some files repeat the embedding
+        if not torch.equal(get(HEAD), get(EMBEDDING)):
+            raise ValueError(f"{where}tie_word_embeddings is true, but {HEAD} is not the embedding")
+        surplus.remove(HEAD)
     if surplus:
         name = min(surplus)
         raise ValueError(f"{where}tensor {name} {list(shapes[name])} is surplus; {config.family} has none")
@@ -212,6 +223,12 @@ def _fill(
                 raise ValueError(f"{where}tensor {name} {why}")
             row += shape[0]
     return model
+
+
+def _nearby(name: str, shapes: Iterable[str]) -> str:
+    """Words on a tensor that has this name but for what stands before it, as wrappers leave it; "" if none has."""
+    other = next((n for n in shapes if n.endswith(f".{name}") or name.endswith(f".{n}")), None)
+    return f". There is {other}: give the tensors their published names" if other else ""
 
 
 def _finite(x: Tensor) -> bool:
@@ -234,7 +251,9 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
     if (folder / "model.safetensors").is_file() or not index.is_file():
         files = [folder / "model.safetensors"]
         if not files[0].is_file():
-            raise ValueError(f"{folder}: no model.safetensors (pickled weights are not read)")
+            shard = min((path for path in folder.glob("*.safetensors") if path.is_file()), default=None)
+            why = f"nor {index.name} beside {shard.name}" if shard else "(pickled weights are not read)"
+            raise ValueError(f"{folder}: no model.safetensors {why}")
     else:
         promised = read_json(index).get("weight_map", {})
         if not isinstance(promised, dict) or not promised:

@@ -161,6 +161,20 @@ def test_a_tied_model_may_repeat_its_embedding(tmp_path: Path) -> None:
         cp.load_model(tmp_path)
 
 
+def test_a_tied_model_may_be_kept_under_the_name_of_its_head(tmp_path: Path) -> None:
+    """As `safetensors.torch.save_model` keeps a shared tensor; transformers reads such a file."""
+    from safetensors.torch import load_file, save_model
+
+    model, tokens = save(tmp_path, "Llama", tie_word_embeddings=True), torch.tensor([1, 2, 3])
+    before = ours(tmp_path, tokens)
+    save_model(model, str(tmp_path / "model.safetensors"), metadata={"format": "pt"})
+    names = set(load_file(tmp_path / "model.safetensors"))
+    assert "lm_head.weight" in names and "model.embed_tokens.weight" not in names
+    assert torch.equal(ours(tmp_path, tokens), before)
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    torch.testing.assert_close(theirs(again, tokens), before, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes_load_and_give_logits_in_float32_or_wider(tmp_path: Path, dtype: torch.dtype) -> None:
     save(tmp_path, "Qwen3")

@@ -87,6 +87,12 @@ def run(folder: Path) -> torch.Tensor:
 UP, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
 
 
+def renamed(tensors: dict[str, torch.Tensor], how: Callable[[str], str]) -> None:
+    """Give every tensor another name, as a wrapper does."""
+    for name in list(tensors):
+        tensors[how(name)] = tensors.pop(name)
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -105,6 +111,17 @@ UP, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
             r"q_proj.bias \[18\] is surplus",
         ),
         (lambda t: t.update({UP: torch.zeros(20, 12, dtype=torch.int8)}), rf"{UP} is I8"),
+        (lambda t: t.update({UP: torch.zeros(20, 12, dtype=torch.float8_e4m3fn)}), rf"{UP} is F8_E4M3"),
+        (lambda t: t.update({NORM: torch.tensor(1.0)}), rf"{NORM} is \[\].*\[12\]"),
+        (
+            lambda t: renamed(t, lambda n: f"module.{n}"),
+            r"is missing.*There is module\.model\.embed_tokens\.w",
+        ),
+        (
+            lambda t: renamed(t, lambda n: n.removeprefix("model.")),
+            r"is missing.*There is embed_tokens\.weight",
+        ),
+        (lambda t: renamed(t, str.upper), r"embed_tokens.weight is missing; the config asks for \[31, 12\]$"),
     ],
 )
 def test_a_wrong_tensor_is_named_with_both_shapes(folder: Path, how: Any, message: str) -> None:
@@ -163,6 +180,7 @@ def test_old_buffers_are_passed_over(folder: Path) -> None:
         ({"head_dim": 5}, "head_dim is 5"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is None"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
         (
@@ -219,7 +237,10 @@ def test_a_truncated_file_and_pickled_weights_are_refused(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         cp.load_model(folder)
-    path.unlink()
+    path.rename(folder / "model-00001-of-00001.safetensors")
+    with pytest.raises(ValueError, match=r"nor model\.safetensors\.index\.json beside model-00001-of-00001"):
+        cp.load_model(folder)
+    (folder / "model-00001-of-00001.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="pickled weights are not read"):
         cp.load_model(folder)
