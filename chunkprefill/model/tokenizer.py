@@ -16,6 +16,8 @@ from chunkprefill.model.families import read_json
 from chunkprefill.model.weights import locate
 from chunkprefill.strict import shown
 
+# A blank that words without a mark of their own leave before these: in them it is the first character.
+_CLOSE = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -32,6 +34,7 @@ class Tokenizer:
     tool_template: str | None = None
     special: Mapping[str, str] = field(default_factory=dict)
     stop: frozenset[int] = frozenset()  # ids that end an answer
+    cleaned: bool = False  # decoding takes out the blanks before signs and English endings
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, with the marks (if any) that the model expects at its beginning."""
@@ -40,9 +43,12 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids; special tokens leave no trace. ValueError for what is no list of ids."""
         try:
-            return self.backend.decode([index(i) for i in ids], skip_special_tokens=True)
+            text = self.backend.decode([index(i) for i in ids], skip_special_tokens=True)
         except (TypeError, OverflowError):
             raise ValueError(f"a list of token ids is needed, this is {shown(ids)}") from None
+        for close in _CLOSE if self.cleaned else ():
+            text = text.replace(close, close.strip())
+        return text
 
     def chat(
         self,
@@ -59,7 +65,7 @@ class Tokenizer:
         if self.chat_template is None and isinstance(messages, str):
             return self.encode(messages)
         text = self.chat_text(messages, tools=tools, documents=documents, **variables)
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return self.backend.encode(_checked(text), add_special_tokens=False).ids
 
     def chat_text(
         self,
@@ -86,11 +92,18 @@ class Tokenizer:
 def _checked(text: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"a text is needed, this is {shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can hold the half of a pair
+        raise ValueError(f"character {error.start} of a text is {text[error.start]!r}, half of one") from None
     return text
 
 
 def load_tokenizer(name_or_path: str | Path, *, source: str | None = None) -> Tokenizer:
     """The tokenizer that belongs to `load_model(name_or_path)`; "tiny" reads bytes.
+
+    How a text is cut is what `tokenizer.json` says, whatever class `tokenizer_config.json` names: transformers 5
+    builds some classes (Llama's, Qwen2's) anew from their code, where the two disagree.
 
     Raises ValueError for a folder without a usable `tokenizer.json`, RuntimeError as `load_model` does.
     """
@@ -163,7 +176,18 @@ def _from_folder(folder: Path) -> Tokenizer:
     _add_tokens(folder, backend, settings, older, [*named.values()])
     special = {name: str(_text(token)) for name, token in named.items()}
     template, tool_template = _templates(folder, settings.get("chat_template"))
-    return Tokenizer(backend, template, tool_template, special, _stop_ids(folder, backend, special))
+    stop, cleaned = _stop_ids(folder, backend, special), _is_cleaned(settings, backend)
+    return Tokenizer(backend, template, tool_template, special, stop, cleaned)
+
+
+def _is_cleaned(settings: dict[str, Any], backend: Backend) -> bool:
+    """Whether decoding takes blanks out: where the settings ask for it, but of pairs merged from bytes (BPE).
+
+    These keep each blank in a token, so that nothing is to be taken out: transformers does so only if told twice.
+    """
+    twice = settings.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
+    merged = type(backend.model).__name__ == "BPE"
+    return bool(settings.get("clean_up_tokenization_spaces")) and (bool(twice) or not merged)
 
 
 def _refuse_two_marks(folder: Path, settings: dict[str, Any], marks: dict[str, Any]) -> None:

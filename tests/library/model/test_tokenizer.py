@@ -129,6 +129,45 @@ def test_a_template_that_is_no_text(folder: Path, template: Any) -> None:
         cp.load_tokenizer(folder)
 
 
+@pytest.mark.parametrize("kind", ["WordLevel", "WordPiece", "Unigram", "BPE"])
+@pytest.mark.parametrize(
+    "more", [{}, {"clean_up_tokenization_spaces": True}, {"clean_up_tokenization_spaces": None}]
+)
+@pytest.mark.parametrize("twice", [False, True])
+def test_blanks_before_signs_are_taken_out_where_transformers_does(
+    tmp_path: Path, kind: str, more: dict[str, Any], twice: bool
+) -> None:
+    need("transformers", transformers, "pip install transformers")
+    words = ["?", "hello", ".", "!", ",", "'", "do", "n't", "'m", "'s", "'ve", "'re", "world"]
+    made = {
+        "WordLevel": lambda: models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"),
+        "WordPiece": lambda: models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="?"),
+        "Unigram": lambda: models.Unigram([(word, -1.0) for word in words], unk_id=0),
+        "BPE": lambda: models.BPE({word: i for i, word in enumerate(words)}, merges=[], unk_token="?"),
+    }
+    backend = Backend(made[kind]())
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    forced = (
+        {"clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": True} if twice else {}
+    )
+    settings(tmp_path, tokenizer_class="PreTrainedTokenizerFast", unk_token="?", **more, **forced)
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), cp.load_tokenizer(tmp_path)
+    ids = [1, 3, 2, 1, 4, 6, 7, 5, 1, 8, 9, 10, 11, 2]
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    asked = bool(more.get("clean_up_tokenization_spaces"))
+    assert ours.cleaned == (asked and (twice or kind != "BPE"))
+    assert (" ." in ours.decode(ids)) != ours.cleaned
+
+
+@pytest.mark.parametrize("text", ["\ud800", "hello \udfff"])
+def test_half_a_character_is_one_clear_error(folder: Path, text: str) -> None:
+    tokenizer = cp.load_tokenizer(folder)
+    for read in (tokenizer.encode, tokenizer.chat):
+        with pytest.raises(ValueError, match=r"character \d+ of a text is '.ud...', half of one"):
+            read(text)
+
+
 @given(st.text())
 def test_tiny_reads_bytes(text: str) -> None:
     tokenizer = cp.load_tokenizer("tiny")
