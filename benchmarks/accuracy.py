@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.runner import ROOT, options, provenance_of, write
-from chunkprefill.configs import find_model
 from chunkprefill.metrics.events import Events
 from chunkprefill.metrics.waits import latency, tpot, ttft
 from chunkprefill.scheduling.blocks import BlockPool
-from chunkprefill.scheduling.core import Batch, Request
+from chunkprefill.scheduling.core import Batch, Request, ScheduleError
+from chunkprefill.scheduling.prefix_cache import block_contents
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
 from chunkprefill.simulation.cost import Roofline
@@ -65,6 +65,13 @@ SETTINGS |= {"async_scheduling", "gpu_memory_utilization", "vllm", "version", "n
 #: Settings whose values here leave a run as it is priced. By type too: `"ep": true` is not one device.
 NEUTRAL = {"pp": (1,), "dp": (1,), "ep": (1, False), "enforce_eager": (False,)}
 TIMES = ("arrival", "first_token", "last_token")  # s
+#: What would say of a request that it was not served, and what it says of one that was.
+SERVED: dict[str, tuple[object, ...]] = {
+    "success": (True, None),
+    "failed": (False, None),
+    "aborted": (False, None),
+    "error": (None, "", False),
+}
 Cells = dict[str, dict[str, float]]  # metric -> statistic -> s, or tokens/s
 
 
@@ -100,22 +107,35 @@ class Run:
                 raise ValueError("no requests")
             for row in rows:
                 times = [real_number(f"request {row['rid']}: {name}", row[name]) for name in TIMES]
-                if times != sorted(times):
+                if times != sorted(times) or times[0] == times[1]:
                     raise ValueError(
-                        f"request {row['rid']}: {', '.join(TIMES)} are {times}, which go backwards"
+                        f"request {row['rid']}: {', '.join(TIMES)} are {times}, which go backwards or stand still"
                     )
+                for name, fine in SERVED.items():
+                    if row.get(name) not in fine:
+                        raise ValueError(
+                            f"request {row['rid']}: {name} is {shown(row[name])}: it was not served"
+                        )
             run = cls(path.stem, model, engine, rows, source)
             run.check()
             return run
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
             raise ValueError(f"{path}: not a measured run: {type(error).__name__}: {error}") from None
 
     def check(self) -> None:
         """ValueError for requests, rules, a pool or a price that there cannot be."""
-        Trace(self.requests())
-        for part in (self.policy, self.pool, self.price):
-            part()
+        requests, pool = self.requests(), self.pool()
+        Trace(requests)
+        self.policy()
+        self.price()
         flag("engine.async_scheduling", self.overlap)
+        for request in requests if pool.prefix_caching else ():
+            block_contents(request, pool.block_size)
+
+    @property
+    def caching(self) -> bool:
+        """Whether prompts that begin alike share blocks."""
+        return flag("engine.prefix_caching", self.engine.get("prefix_caching", False))
 
     def requests(self) -> list[Request]:
         """What came, at its true times; equal hashes of blocks say which prompts begin alike."""
@@ -126,7 +146,7 @@ class Run:
                 r["n_prompt"],
                 r["n_output"],
                 priority=r.get("priority", 0),
-                blocks=tuple(r["blocks"]),
+                blocks=tuple(r["blocks"]) if self.caching else None,
             )
             for r in self.rows
         ]
@@ -144,8 +164,7 @@ class Run:
 
     def pool(self) -> BlockPool:
         """Its blocks, less the null block; where they were not recorded, as many as the device has room for."""
-        engine = self.engine
-        caching = flag("engine.prefix_caching", engine.get("prefix_caching", False))
+        engine, caching = self.engine, self.caching
         if engine.get("n_blocks") is not None:
             return BlockPool(engine["n_blocks"] - 1, engine["block_size"], caching)
         share = engine.get("gpu_memory_utilization")
@@ -193,9 +212,11 @@ def predicted(trace: Trace) -> Cells:
 
 
 def cells(first: Any, each: Any, whole: Any, span: float, n_tokens: int) -> Cells:
-    """The table of one run."""
+    """The table of one run; without TPOT where no request has a second token."""
     out = {}
     for name, values in (("TTFT", first), ("TPOT", each), ("latency", whole)):
+        if not len(values):
+            continue
         out[name] = {
             statistic: float(how(values) if callable(how) else np.percentile(values, float(str(how))))
             for statistic, how in SPREAD.items()
@@ -204,8 +225,8 @@ def cells(first: Any, each: Any, whole: Any, span: float, n_tokens: int) -> Cell
 
 
 def errors(ours: Cells, theirs: Cells) -> Cells:
-    """ours / theirs - 1."""
-    return {m: {s: ours[m][s] / value - 1 for s, value in row.items()} for m, row in theirs.items()}
+    """ours / theirs - 1, where theirs is more than 0: tokens that a client got together are 0 s apart."""
+    return {m: {s: ours[m][s] / value - 1 for s, value in row.items() if value} for m, row in theirs.items()}
 
 
 # --- what an error is made of -----------------------------------------------------------------------------
@@ -248,11 +269,14 @@ def error_of(run: Run) -> Cells:
 
 
 def judged(run: Run) -> dict[str, Any]:
-    """The document of one run."""
+    """The document of one run. ValueError naming it where its settings could not have served its requests."""
     truth = measured(run)
     begun = process_time()
     made = variants(run)
-    trace = made["as set up"]()
+    try:
+        trace = made["as set up"]()
+    except ScheduleError as error:
+        raise ValueError(f"{run.name}: its settings could not have served it: {error}") from None
     cpu_s = process_time() - begun
     ours = predicted(trace)
     off = errors(ours, truth)
@@ -294,13 +318,13 @@ def printed(document: dict[str, Any]) -> str:
     lines.append(f"  {'':>22} {'measured':>10} {'predicted':>10} {'error':>8} {'LLMServingSim':>14}")
     for metric, row in document["measured"].items():
         for statistic, value in row.items():
-            off, other = document["error"][metric][statistic], theirs.get(metric, {}).get(statistic)
-            mark = "" if abs(off) <= BOUND else " *"
-            beside = "" if other is None else f"{other:+.1%}"
+            off, other = document["error"][metric].get(statistic), theirs.get(metric, {}).get(statistic)
+            mark = "" if off is None or abs(off) <= BOUND else " *"
+            error, beside = ("" if x is None else f"{x:+.1%}" for x in (off, other))
             line = f"  {metric + ' ' + statistic:>22} {value:>10.4g} {document['predicted'][metric][statistic]:>10.4g}"
-            lines.append(f"{line} {off:>+8.1%} {beside:>14}{mark}")
+            lines.append(f"{line} {error:>8} {beside:>14}{mark}")
     for name, off in document["otherwise"].items():
-        means = ", ".join(f"{m} {off[m]['mean']:+.1%}" for m in ("TTFT", "TPOT", "latency"))
+        means = ", ".join(f"{m} {off[m]['mean']:+.1%}" for m in ("TTFT", "TPOT", "latency") if off.get(m))
         lines.append(f"  {name}: {means}, makespan {off['makespan']['all']:+.1%}")
     return "\n".join(lines)
 
@@ -316,7 +340,7 @@ def shared_runs() -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The bench; see the module's docstring. Exit status 0 whatever the errors are."""
+    """The bench; see the module's docstring. Exit status 0 whatever the errors are, 2 for what is no run."""
     parser = options("accuracy", __doc__)
     parser.add_argument(
         "files", nargs="*", type=Path, help="measured runs (default: those in the shared folder)"
@@ -328,9 +352,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     rows = []
     for path in files:
-        run = Run.load(path)
-        find_model(run.model)
-        rows.append(judged(run))
+        try:
+            rows.append(judged(Run.load(path)))
+        except ValueError as error:
+            print(f"accuracy: {error}", file=sys.stderr)
+            return 2
         print(printed(rows[-1]), file=sys.stderr)
     document = {
         "bench": "accuracy",

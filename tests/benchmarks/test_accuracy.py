@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -105,6 +106,24 @@ def test_what_is_no_run_is_refused_by_name(tmp_path):
         (lambda d: d["requests"][3].update(last_token="9"), "request 3: last_token must be"),
         (lambda d: d["requests"][3].update(rid=2), "request 2: name used twice"),
         (lambda d: d["requests"][3].update(n_output=0), "request 3: n_output must be"),
+        (lambda d: d["requests"][3].update(success=False), "request 3: success is False: it was not served"),
+        (
+            lambda d: d["requests"][3].update(error="timeout"),
+            "request 3: error is 'timeout': it was not served",
+        ),
+        (
+            lambda d: d["requests"][3].update(first_token=d["requests"][3]["arrival"]),
+            "request 3: .* go backwards or stand still",
+        ),
+        (
+            lambda d: d["engine"].update(prefix_caching=True, block_size=32),
+            "block hashes, but .* blocks of 32",
+        ),
+        (
+            lambda d: d["engine"].update(prefix_caching=True) or d["requests"][3].pop("blocks"),
+            "KeyError: 'blocks'",
+        ),
+        (lambda d: d.update(engine=None), "AttributeError"),
     ],
 )
 def test_a_run_that_would_be_read_as_another_is_refused_by_name(made, spoil, message):
@@ -148,6 +167,52 @@ def test_bench_writes_its_table_and_skips_loudly(made, tmp_path, capsys, monkeyp
     monkeypatch.setattr(accuracy, "ROOT", tmp_path / "nowhere")
     assert accuracy.main([]) == 0
     assert "SKIPPED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda d: d["engine"].update(n_blocks=3),
+            "made: its settings could not have served it: request 0: could",
+        ),
+        (
+            lambda d: d["engine"].update(max_model_len=9),
+            "could not have served it: request 0: .* max_model_len is 9",
+        ),
+        (lambda d: d.update(engine=None), r"made\.json: not a measured run"),
+    ],
+)
+def test_a_run_that_cannot_have_been_is_one_line(made, spoil, message, capsys):
+    document = json.loads((path := made()).read_text())
+    spoil(document)
+    path.write_text(json.dumps(document))
+    assert accuracy.main([str(path)]) == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(f"accuracy: .*{message}.*\n", told), told
+
+
+def test_answers_of_one_token_and_tokens_that_came_together(made, tmp_path, capsys):
+    """Neither has a time between tokens to be off by."""
+    document = json.loads((path := made()).read_text())
+    for row in document["requests"]:
+        row["last_token"] = row["first_token"]
+    for n_output, cells in ((1, None), (4, {})):
+        for row in document["requests"]:
+            row["n_output"] = n_output
+        path.write_text(json.dumps(document))
+        assert accuracy.main([str(path), "--out", str(tmp_path / "out.json")]) == 0
+        row = json.loads((tmp_path / "out.json").read_text())["rows"][0]
+        assert row["error"].get("TPOT") == cells and set(row["error"]["TTFT"]) == set(accuracy.SPREAD)
+        assert "TTFT mean" in capsys.readouterr().err
+
+
+def test_a_run_without_prefix_caching_needs_no_hashes(made):
+    document = json.loads((path := made()).read_text())
+    for row in document["requests"]:
+        del row["blocks"]
+    path.write_text(json.dumps(document))
+    assert accuracy.judged(accuracy.Run.load(path))["all_within_bound"]
 
 
 def test_figures_may_be_kept_but_not_the_runs(made):
