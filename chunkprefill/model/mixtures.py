@@ -12,6 +12,7 @@ from typing import Any
 from chunkprefill.model.config import Config
 from chunkprefill.model.families import FAMILIES, config_of
 from chunkprefill.strict import shown
+from chunkprefill.whole import as_whole
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,16 @@ def _mixture_of(raw: dict[str, Any], mixture: Mixture) -> Config:
         raise ValueError(
             f"{key} is {shown(raw[key])}: dense layers between those with experts are not priced"
         )
-    there = {key: value for key, value in raw.items() if value is not None or key == "sliding_window"}
+    kept = ("sliding_window", *mixture.defaults)  # of which null is a value of its own
+    there = {key: value for key, value in raw.items() if value is not None or key in kept}
     old = there.pop("num_experts", None)  # transformers 5 writes num_local_experts
     if old is not None and there.setdefault("num_local_experts", old) != old:
         both = f"num_experts is {shown(old)} and num_local_experts is {shown(there['num_local_experts'])}"
         raise ValueError(f"{both}: two keys for one thing, and they disagree")
     there = mixture.defaults | there
+    width_of_all, n_heads = (as_whole(there.get(key)) for key in ("hidden_size", "num_attention_heads"))
+    if "head_dim" not in there and width_of_all and n_heads:  # a dense Qwen3 that is silent has heads of 128
+        there["head_dim"] = width_of_all // n_heads
     n_experts, n_active = there.pop("num_local_experts"), there.pop("num_experts_per_tok")
     width = there.get(mixture.width)
     apart = (*_ROUTING, "mlp_only_layers", "decoder_sparse_step", "moe_intermediate_size")

@@ -49,6 +49,30 @@ def test_a_mixture_has_as_many_parameters_as_transformers_builds(name: str, more
     assert priced_of(edited(raw, {"architectures": ...})) == config
 
 
+@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_silence_on_a_heads_size_is_not_that_of_the_dense_relative(name: str, bias: bool) -> None:
+    """Of Qwen3 it is 128, of its mixture what a head's share of the width is."""
+    more = {"attention_bias": True} if bias and name == "Qwen3Moe" else {}
+    silent = {key: value for key, value in EXPERTS[name].items() if key != "head_dim"}
+    raw, n_params = written(name, **(silent | more))
+    config = priced_of(edited(raw, {"head_dim": ...}))
+    assert (
+        config.n_params == n_params
+        and config.head_dim == SHAPE["hidden_size"] // SHAPE["num_attention_heads"]
+    )
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_null_is_no_silence(name: str) -> None:
+    raw, _ = written(name, **EXPERTS[name])
+    shared = priced_of(edited(raw, {"num_key_value_heads": None}))
+    assert shared.n_kv_heads == SHAPE["num_attention_heads"]  # as of a dense model; silence: the usual number
+    for key in ("num_local_experts", "num_experts_per_tok", "hidden_size", "num_attention_heads"):
+        with pytest.raises(ValueError, match=f"{key} is None"):
+            priced_of(edited(raw, {key: None}))
+
+
 def test_silence_means_what_it_means_to_transformers() -> None:
     for name, mixture in MIXTURES.items():
         usual = transformers.AutoConfig.for_model(name)
