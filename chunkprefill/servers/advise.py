@@ -560,7 +560,7 @@ def error_words(place: Place) -> str:
 
 
 def read_load(path: str) -> list[Request]:
-    """Requests of a trace file: ours (JSON), Azure's or Mooncake's; its first MOST_REQUESTS.
+    """Requests of a trace file, by arrival: ours (JSON), Azure's or Mooncake's.
 
     ValueError naming the file where it is none of these.
     """
@@ -577,7 +577,7 @@ def read_load(path: str) -> list[Request]:
         requests = read_azure(where)
     else:
         requests = read_mooncake(where)
-    return sorted(requests, key=lambda r: r.arrival)[:MOST_REQUESTS]
+    return sorted(requests, key=lambda r: r.arrival)
 
 
 def read_model(text: str) -> Config | str:
@@ -649,6 +649,10 @@ def main(args: Any) -> int:
         load: Mix | list[Request]
         if args.trace:
             load = read_load(args.trace)
+            if len(load) > MOST_REQUESTS:
+                cut = f"of {len(load):,} requests in {clean(args.trace)} the first {MOST_REQUESTS:,} are simulated"
+                print(cut, file=sys.stderr)
+                load = load[:MOST_REQUESTS]
         else:
             load = Mix(
                 args.chats_per_s, pair(args.chat), args.documents_per_s, pair(args.document), args.requests

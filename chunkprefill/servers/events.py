@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
@@ -59,12 +60,16 @@ class Lines:
 
     def __init__(self) -> None:
         self.rest = b""
-        self._after_cr = False
+        self._after_cr = self._begun = False
 
     def __call__(self, piece: bytes) -> list[bytes]:
         """The lines that are complete with `piece`."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
+        if not self._begun and len(self.rest + piece) >= len(
+            BOM_UTF8
+        ):  # a mark that may stand before the first
+            self._begun, self.rest, piece = True, b"", (self.rest + piece).removeprefix(BOM_UTF8)
         *lines, self.rest = _LINE_END.split(self.rest + piece)
         self._after_cr = piece.endswith(b"\r") if piece else self._after_cr
         if len(self.rest) > MOST_LINE:

@@ -272,6 +272,18 @@ def test_a_trace_is_a_load(tmp_path):
     assert [(r.n_prompt, a.kind_of(r)) for r in requests] == [(100, "chats"), (5000, "documents")]
 
 
+def test_a_long_trace_is_cut_and_that_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(a, "MOST_REQUESTS", 30)
+    path = tmp_path / "m.jsonl"
+    lines = [f'{{"timestamp": {100 * i}, "input_length": 100, "output_length": 5}}' for i in range(31)]
+    for n, said in ((31, True), (30, False)):
+        path.write_text("\n".join(lines[:n]))
+        main(["advise", *PLACE[:2], "--trace", str(path), "--budgets", "512"])
+        told = capsys.readouterr()
+        assert (f"of 31 requests in {path} the first 30 are simulated" in told.err) == said
+        assert "30 requests" in told.out
+
+
 def test_an_advice_is_held_against_a_probe(advice):
     """A probe of a server that is the simulator itself: what it measured is what is predicted, nearly."""
     place = Place(find_model(PLACE[0]), find_device(PLACE[1]))

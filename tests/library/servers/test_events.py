@@ -69,6 +69,7 @@ WORD = {"choices": [{"text": "word "}]}
         ((data(WORD, b"\n"), data(WORD, b"")), [1, 1]),
         ((b"data:" + json.dumps(WORD).encode() + b"\n\n",), [1]),
         ((b"id: 1\nevent: message\nretry: 5\n" + data(WORD),), [1]),
+        ((b"\xef\xbb\xbf" + data(WORD), data(WORD)), [1, 1]),  # a byte order mark before the first
         ((b'data: {"choices": [{\ndata: "text": "word"}]}\n\n',), [1]),
         ((b": ping\n\n", data(WORD), b":\n\n"), [1]),
         ((data(chat(role="assistant", content="")), data(chat(content="a"))), [1]),
