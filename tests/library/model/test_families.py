@@ -161,6 +161,25 @@ def test_a_tied_model_may_repeat_its_embedding(tmp_path: Path) -> None:
         cp.load_model(tmp_path)
 
 
+def test_yarn_reaches_as_far_as_it_stretches(tmp_path: Path) -> None:
+    """As the model cards of Qwen say it: the key is added, and the length stays what it was before."""
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 96}
+    save(tmp_path, "Qwen2", max_position_embeddings=96)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    theta = raw.pop("rope_parameters")["rope_theta"]
+    for more, reach in (
+        ({}, 96),
+        ({"rope_scaling": yarn}, 384),
+        ({"rope_scaling": yarn | {"factor": 0.5}}, 96),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(raw | {"rope_theta": theta} | more))
+        assert cp.load_model(tmp_path).config.max_positions == reach
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"rope_theta": theta, "rope_scaling": yarn}))
+    tokens = torch.randint(0, 97, (300,))
+    model = transformers.Qwen2ForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    torch.testing.assert_close(ours(tmp_path, tokens, 64), theirs(model, tokens), atol=1e-4, rtol=1e-4)
+
+
 def test_a_tied_model_may_be_kept_under_the_name_of_its_head(tmp_path: Path) -> None:
     """As `safetensors.torch.save_model` keeps a shared tensor; transformers reads such a file."""
     from safetensors.torch import load_file, save_model
