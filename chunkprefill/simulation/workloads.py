@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import count
 from statistics import NormalDist
 from typing import Any
 
@@ -19,7 +20,9 @@ from chunkprefill.strict import loads
 from chunkprefill.whole import as_real, as_whole
 
 Lengths = Callable[[np.random.Generator, int], np.ndarray] | int | tuple[int, int]
-Row = tuple[float, int, int]  # arrival in s, prompt tokens, output tokens
+Segments = tuple[tuple[str, int], ...] | None  # of a prompt, as `Request` has them
+Row = tuple[float, int, int, Segments]  # arrival in s, prompt tokens, output tokens
+MOONCAKE_BLOCK, BAILIAN_BLOCK = 512, 16  # prompt tokens that one of `hash_ids` stands for
 Path = str | os.PathLike[str]
 # A date, perhaps a time, perhaps a zone. Other forms of ISO 8601 are not read: among them are all the digits
 # of a count of milliseconds, which would pass for a year, a month, a day, an hour and a minute.
@@ -57,19 +60,23 @@ def read_azure(path: Path) -> list[Request]:
         at, first = seconds_of(stamp), first or stamp
         if _has_zone(stamp) != _has_zone(first):
             raise ValueError(f"of {first.strip()!r} and {stamp.strip()!r} one has a zone and the other none")
-        return at, _int(cells["ContextTokens"]), _int(cells["GeneratedTokens"])
+        return at, _int(cells["ContextTokens"]), _int(cells["GeneratedTokens"]), None
 
     return _requests(path, _table(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), row))
 
 
-def read_mooncake(path: Path) -> list[Request]:
+def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
     """Requests of a Mooncake trace: its JSON lines, or a CSV of timestamp_ms, input_length, output_length.
+
+    prefixes: say with each prompt what it shares with others, by the lines' `hash_ids`, for a `BlockPool` with
+    prefix caching; otherwise they are passed over, and nothing is shared.
 
     Lines with a chat_id are of a Qwen-Bailian trace, which has the same keys and counts seconds. First arrival
     0 s. A malformed row is refused (ValueError) with file and line, and so are times that would mean something
     else in another unit. Sources: kvcache-ai/Mooncake; alibaba-edu/qwen-bailian-usagetraces-anon.
     """
     units: set[float] = set()
+    rests = count()
 
     def row(cells: dict[str, Any]) -> Row:
         if not isinstance(cells, dict):
@@ -88,7 +95,12 @@ def read_mooncake(path: Path) -> list[Request]:
             )
         if abs(at) >= 1e11 * unit:
             raise ValueError(f"{key} {cells[key]!r} is {at / unit:g} s, which is no time since 1970 either")
-        return at / unit, _int(cells["input_length"]), _int(cells["output_length"])
+        n_prompt, n_output = _int(cells["input_length"]), _int(cells["output_length"])
+        size = BAILIAN_BLOCK if unit == 1.0 else MOONCAKE_BLOCK
+        if prefixes and "hash_ids" not in cells:
+            raise ValueError("no 'hash_ids', which say what prompts share")
+        shared = _shared(cells["hash_ids"], n_prompt, size, rests) if prefixes else None
+        return at / unit, n_prompt, n_output, shared
 
     with _open(path) as file:
         lines = file.buffer.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
@@ -96,13 +108,25 @@ def read_mooncake(path: Path) -> list[Request]:
         rows = list(_table(path, ("timestamp_ms", "input_length", "output_length"), row))
     else:
         rows = list(_json_lines(path, row))
-    line, (first, _, _) = min(rows, key=lambda each: each[1][0], default=(1, (0.0, 0, 0)))
+    line, (first, *_) = min(rows, key=lambda each: each[1][0], default=(1, (0.0, 0, 0, None)))
     if units == {1e3} and 1e6 <= first < 1e7:
         raise ValueError(
             f"{path}:{line}: the first request comes at {1e3 * first:.0f}: as milliseconds after "
             f"{first / 86_400:.0f} days, as seconds since 1970 at a date of today; write milliseconds from 0"
         )
     return _requests(path, rows)
+
+
+def _shared(ids: Any, n_prompt: int, size: int, rests: Iterator[int]) -> Segments:
+    """A prompt in blocks of `size` tokens, each by its id; a rest without one has a number of its own."""
+    if not isinstance(ids, list) or len(ids) not in (n_prompt // size, -(-n_prompt // size)):
+        said = f"{len(ids)} of them" if isinstance(ids, list) else repr(ids)
+        raise ValueError(
+            f"hash_ids: {said}, and {n_prompt} tokens have {-(-n_prompt // size)} blocks of {size}"
+        )
+    named = [(f"block {_int(each)}", min(size, n_prompt - i * size)) for i, each in enumerate(ids)]
+    rest = n_prompt - sum(n for _, n in named)
+    return (*named, (f"rest {next(rests)}", rest)) if rest else tuple(named)
 
 
 def _int(value: Any) -> int:
@@ -196,11 +220,11 @@ def _requests(path: Path, rows: Iterable[tuple[int, Row]]) -> list[Request]:
     found = list(rows)
     if not found:
         raise ValueError(f"{path}:1: no requests in it")
-    first = min(arrival for _, (arrival, _, _) in found)
+    first = min(row[0] for _, row in found)
     requests = []
-    for rid, (line, (arrival, n_prompt, n_output)) in enumerate(found):
+    for rid, (line, (arrival, n_prompt, n_output, shared)) in enumerate(found):
         try:
-            requests.append(Request(rid, round(arrival - first, 6), n_prompt, n_output))
+            requests.append(Request(rid, round(arrival - first, 6), n_prompt, n_output, segments=shared))
         except ValueError as error:
             raise ValueError(f"{path}:{line}: {error}") from None
     return requests

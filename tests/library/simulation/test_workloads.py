@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +42,60 @@ def test_mooncake_in_both_forms(tmp_path):
             cp.Request(1, 3.0, 7322, 490),
         ]
     )
+
+
+def test_what_prompts_share_is_told_by_their_blocks(tmp_path):
+    """The first lines of a conversation: its second turn begins as the first one ended."""
+    path = tmp_path / "m.jsonl"
+    rows = [(0, 1100, [0, 1, 2]), (60_000, 1500, [0, 1, 3]), (120_000, 1024, [0, 1]), (180_000, 500, [9])]
+    lines = [{"timestamp": t, "input_length": p, "output_length": 2, "hash_ids": ids} for t, p, ids in rows]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    told, untold = cp.read_mooncake(path, prefixes=True), cp.read_mooncake(path)
+    assert told[0].segments == (("block 0", 512), ("block 1", 512), ("block 2", 76))
+    assert [replace(r, segments=None) for r in told] == untold and {r.segments for r in untold} == {None}
+
+    def begins(requests):
+        pool, policy = cp.BlockPool(1000, prefix_caching=True), cp.ChunkedPrefill(4096)
+        trace = cp.simulate(requests, policy, lambda batch: 0.01, pool)
+        return {c.rid: c.start for step in reversed(trace.steps) for c in step.batch}
+
+    # whole blocks of the pool, and never a prompt's last token
+    assert begins(told) == {0: 0, 1: 1024, 2: 1008, 3: 0} and set(begins(untold).values()) == {0}
+
+
+def test_blocks_of_bailian_may_leave_a_rest_that_nobody_shares(tmp_path):
+    path = tmp_path / "b.jsonl"
+    row = {"chat_id": 1, "timestamp": 0.5, "input_length": 37, "output_length": 2}
+    lines = [row | {"hash_ids": [7, 8]}, row | {"hash_ids": [7, 8, 9]}, row | {"hash_ids": [7, 8]}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    parts = [r.segments for r in cp.read_mooncake(path, prefixes=True)]
+    assert parts[1] == (("block 7", 16), ("block 8", 16), ("block 9", 5))
+    assert parts[0][:2] == parts[2][:2] == parts[1][:2]
+    assert parts[0][2][1] == parts[2][2][1] == 5 and parts[0][2] != parts[2][2]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([1], "hash_ids: 1 of them, and 1100 tokens have 3 blocks of 512"),
+        ([1, 2, 3, 4], "hash_ids: 4 of them"),
+        ("abc", "hash_ids: 'abc', and 1100"),
+        ([1, 2, "x"], "'x' is no whole number"),
+        ([1, 2, True], "True is no whole number"),
+        (None, "hash_ids: None"),
+        (..., "no 'hash_ids'"),
+    ],
+)
+def test_blocks_that_are_not_those_of_the_prompt_are_refused(tmp_path, ids, message):
+    path = tmp_path / "m.jsonl"
+    row = {"timestamp": 0, "input_length": 1100, "output_length": 2, "hash_ids": ids}
+    path.write_text(json.dumps({key: value for key, value in row.items() if value is not ...}))
+    assert len(cp.read_mooncake(path)) == 1
+    with pytest.raises(ValueError, match=rf"m\.jsonl:1: {re.escape(message)}"):
+        cp.read_mooncake(path, prefixes=True)
+    path.write_text("timestamp_ms,input_length,output_length\n0,1100,2\n")
+    with pytest.raises(ValueError, match=r"m\.jsonl:2: no 'hash_ids'"):
+        cp.read_mooncake(path, prefixes=True)
 
 
 def test_lines_of_bailian_count_seconds_under_the_same_keys(tmp_path):
