@@ -184,14 +184,8 @@ def _fill(
     where: str = "",
 ) -> Transformer:
     """A model of these tensors. Every name and shape is checked before memory is taken."""
-    if config.tied and EMBEDDING not in shapes and HEAD in shapes:
-        # safetensors keeps a shared tensor under one of its names, the first by the alphabet.
-        stored, alike = get, {EMBEDDING: HEAD}
-        shapes = {EMBEDDING if name == HEAD else name: shape for name, shape in shapes.items()}
-
-        def get(name: str) -> Tensor:
-            return stored(alike.get(name, name))
-
+    names = _published(config, shapes)
+    shapes = {name: shapes[stored] for name, stored in names.items()}
     surplus = {name for name in shapes if not name.endswith(".rotary_emb.inv_freq")}  # old files hold it
     for _, parts in layout(config):
         for name, shape in parts:
@@ -201,28 +195,41 @@ def _fill(
                 )
             if shapes[name] != shape:
                 raise ValueError(
-                    f"{where}tensor {name} is {list(shapes[name])}, the config asks for {list(shape)}"
+                    f"{where}tensor {names[name]} is {list(shapes[name])}, the config asks for {list(shape)}"
                 )
             surplus.discard(name)
     if config.tied and HEAD in surplus:  # some files repeat the embedding
-        if not torch.equal(get(HEAD), get(EMBEDDING)):
+        if not torch.equal(get(names[HEAD]), get(names[EMBEDDING])):
             raise ValueError(f"{where}tie_word_embeddings is true, but {HEAD} is not the embedding")
         surplus.remove(HEAD)
     if surplus:
         name = min(surplus)
-        raise ValueError(f"{where}tensor {name} {list(shapes[name])} is surplus; {config.family} has none")
+        what = f"tensor {names[name]} {list(shapes[name])}"
+        raise ValueError(f"{where}{what} is surplus; {config.family} has none")
     model = _empty(config, device, dtype)
     parameters = dict(model.named_parameters())
     for ours, parts in layout(config):
         row = 0
         for name, shape in parts:
             part = parameters[ours][row : row + shape[0]]
-            part.copy_(weight := get(name))
+            part.copy_(weight := get(names[name]))
             if not _finite(part):
                 why = "holds numbers that are not finite" if not _finite(weight) else f"overflows {dtype}"
-                raise ValueError(f"{where}tensor {name} {why}")
+                raise ValueError(f"{where}tensor {names[name]} {why}")
             row += shape[0]
     return model
+
+
+def _published(config: Config, stored: Iterable[str]) -> dict[str, str]:
+    """Published name -> the name in the file, where two kinds of files are known to have others."""
+    names = {name: name for name in stored}
+    if "embed_tokens.weight" in names and not any(name.startswith("model.") for name in names):
+        # The model below the head was saved alone, as that of Qwen3's embeddings is.
+        names = {name if name == HEAD else f"model.{name}": name for name in names}
+    if config.tied and EMBEDDING not in names and HEAD in names:
+        # safetensors keeps a shared tensor under one of its names, the first by the alphabet.
+        names[EMBEDDING] = names.pop(HEAD)
+    return names
 
 
 def _nearby(name: str, shapes: Iterable[str]) -> str:

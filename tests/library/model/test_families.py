@@ -161,6 +161,25 @@ def test_a_tied_model_may_repeat_its_embedding(tmp_path: Path) -> None:
         cp.load_model(tmp_path)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_may_be_saved_without_what_is_around_it(tmp_path: Path, tied: bool) -> None:
+    """Qwen3's embeddings are: their tensors have no `model.` before them. transformers reads them."""
+    from safetensors.torch import load_file, save_file
+
+    save(tmp_path, "Qwen3", tie_word_embeddings=tied)
+    tokens = torch.tensor([1, 2, 3])
+    before = ours(tmp_path, tokens)
+    tensors = load_file(tmp_path / "model.safetensors")
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(ours(tmp_path, tokens), before)
+    again = transformers.Qwen3ForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    torch.testing.assert_close(theirs(again, tokens), before, atol=1e-4, rtol=1e-4)
+    save_file(bare | {"norm.weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"tensor norm\.weight is \[3\], the config asks for \[32\]"):
+        cp.load_model(tmp_path)
+
+
 def test_yarn_reaches_as_far_as_it_stretches(tmp_path: Path) -> None:
     """As the model cards of Qwen say it: the key is added, and the length stays what it was before."""
     yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 96}

@@ -118,8 +118,8 @@ def renamed(tensors: dict[str, torch.Tensor], how: Callable[[str], str]) -> None
             r"is missing.*There is module\.model\.embed_tokens\.w",
         ),
         (
-            lambda t: renamed(t, lambda n: n.removeprefix("model.")),
-            r"is missing.*There is embed_tokens\.weight",
+            lambda t: renamed(t, lambda n: n.replace("model.norm", "x.model.norm")),
+            r"tensor model\.norm\.weight is missing.*There is x\.model\.norm\.weight",
         ),
         (lambda t: renamed(t, str.upper), r"embed_tokens.weight is missing; the config asks for \[31, 12\]$"),
     ],
