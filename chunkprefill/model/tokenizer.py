@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 from chunkprefill.model.chat import Message, render_chat
 from chunkprefill.model.families import read_json
 from chunkprefill.model.weights import locate
-from chunkprefill.strict import shown
+from chunkprefill.strict import loads, shown
 
 # A blank that words without a mark of their own leave before these: in them it is the first character.
 _CLOSE = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -153,6 +153,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         backend = Backend.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path}: not readable as a tokenizer ({error})") from error
+    _refuse_other_ids(path, backend)
     padding = backend.padding or {}
     backend.no_truncation()  # what a file was saved with was meant for batches: an encoded text is whole
     backend.no_padding()
@@ -188,6 +189,24 @@ def _is_cleaned(settings: dict[str, Any], backend: Backend) -> bool:
     twice = settings.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
     merged = type(backend.model).__name__ == "BPE"
     return bool(settings.get("clean_up_tokenization_spaces")) and (bool(twice) or not merged)
+
+
+def _refuse_other_ids(path: Path, backend: Backend) -> None:
+    """ValueError where a token that was added has another id in the file than here.
+
+    The library numbers such tokens anew, one after the other: where the file leaves an id out, all later ones
+    would stand for other rows of the embedding, without a word.
+    """
+    try:
+        whole = loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from None
+    for token in whole.get("added_tokens") or []:
+        if (here := backend.token_to_id(token["content"])) != token["id"]:
+            raise ValueError(
+                f"{path}: added token {shown(token['content'])} is {token['id']}, and {here} is the next one that is "
+                "free: ids without a gap are needed"
+            )
 
 
 def _refuse_two_marks(folder: Path, settings: dict[str, Any], marks: dict[str, Any]) -> None:

@@ -259,6 +259,54 @@ def test_a_text_has_the_ids_that_transformers_gives_it(
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
 
 
+def in_file(folder: Path, change: Any) -> None:
+    """Change what tokenizer.json itself says."""
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    change(whole)
+    path.write_text(json.dumps(whole))
+
+
+EXTRA = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: w["added_tokens"].append({"id": 300, "content": "<x>"} | EXTRA),
+            "'<x>' is 300, and 258 is",
+        ),
+        (lambda w: w["added_tokens"].append({"id": 5, "content": "<x>"} | EXTRA), "'<x>' is 5, and 258 is"),
+        (lambda w: w["added_tokens"][1].update(id=290), "'</s>' is 290, and 257 is"),
+        (lambda w: w["model"]["vocab"].update(zz=999), "'<s>' is 256, and 257 is"),
+        (
+            lambda w: w["added_tokens"].extend([{"id": 258, "content": c} | EXTRA for c in ("<x>", "<y>")]),
+            "'<y>' is 258, and 259 is",
+        ),
+    ],
+)
+def test_an_added_token_that_would_get_another_id_is_refused(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    """transformers takes it, and gives the model other rows of its embedding than it was trained with."""
+    bytes_folder(tmp_path, nothing, {}, {})
+    in_file(tmp_path, lambda w: w["added_tokens"].append({"id": 258, "content": "<z>"} | EXTRA))
+    assert cp.load_tokenizer(tmp_path).encode("<z>") == [258]
+    in_file(tmp_path, lambda w: w["added_tokens"].pop())
+    in_file(tmp_path, change)
+    with pytest.raises(ValueError, match=rf"tokenizer\.json: added token {message} the next one"):
+        cp.load_tokenizer(tmp_path)
+
+
+def test_a_word_that_a_vocabulary_repeats_is_refused(tmp_path: Path) -> None:
+    bytes_folder(tmp_path, nothing, {}, {})
+    path = tmp_path / "tokenizer.json"
+    path.write_text(path.read_text().replace('"vocab": {', '"vocab": {"a": 7,', 1))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: .*the key 'a' is there twice, as 7 and 64"):
+        cp.load_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("config", "files", "message"),
     [
