@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Backend
 
 from chunkprefill.model.chat import Message, render_chat
 from chunkprefill.model.families import read_json
-from chunkprefill.model.weights import locate
+from chunkprefill.model.weights import TEMPLATES, locate
 from chunkprefill.strict import loads, shown
 
 # A blank that words without a mark of their own leave before these: in them it is the first character.
@@ -272,7 +272,7 @@ def _templates(folder: Path, named: Any) -> tuple[str | None, str | None]:
         named = {"default": named}
     templates: dict[Any, Any] = named or {}
     files = {"default": folder / "chat_template.jinja"}
-    files["tool_use"] = folder / "additional_chat_templates" / "tool_use.jinja"
+    files["tool_use"] = folder / TEMPLATES / "tool_use.jinja"
     for name, path in files.items():
         if path.is_file():
             templates[name] = path.read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from chunkprefill.model.transformer import Transformer
 Shape = tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+TEMPLATES = "additional_chat_templates"  # the one subfolder of a hub's repository that is read
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -88,8 +89,13 @@ def _from_hub(hub_name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        wanted, twice = ["*.json", "*.safetensors", "*.jinja"], ["consolidated*", "*/*"]
-        return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=twice))
+        wanted = ["*.json", "*.safetensors", "*.jinja"]
+        # Not the weights again under other names, nor what lies in subfolders but the one that holds templates:
+        # those whose names begin otherwise, or end before. A pattern knows no other way to leave one out.
+        unwanted = ["consolidated*"]
+        for i, c in enumerate(TEMPLATES):
+            unwanted += [f"{TEMPLATES[:i]}[!{c}]*/*", f"{TEMPLATES[:i]}/*"]
+        return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=unwanted))
     except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
         said = (str(error).strip().splitlines() or [""])[0]
         raise RuntimeError(

@@ -334,16 +334,35 @@ def test_the_hub_is_asked_for_what_it_holds_and_failure_lists_the_ways(
 ) -> None:
     import huggingface_hub
 
-    asked = []
+    asked, patterns = [], {}
 
     def download(name: str, **more: Any) -> str:
         asked.append(name)
+        patterns.update(more)
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     cp.load_model("someone/something")
     cp.load_model("smollm2-135m", source="hub")
     assert asked == ["someone/something", "HuggingFaceTB/SmolLM2-135M-Instruct"]
+
+    from huggingface_hub.utils import filter_repo_objects
+
+    there = {
+        "config.json": True,
+        "model-00001-of-00002.safetensors": True,
+        "model.safetensors.index.json": True,
+        "chat_template.jinja": True,
+        "additional_chat_templates/tool_use.jinja": True,
+        "consolidated.safetensors": False,
+        "original/params.json": False,
+        "onnx/config.json": False,
+        "adapters/adapter_config.json": False,
+        "additional/model.safetensors": False,
+        "pytorch_model.bin": False,
+        "README.md": False,
+    }
+    assert list(filter_repo_objects(there, **patterns)) == [name for name, kept in there.items() if kept]
 
     def refuse(name: str, **more: Any) -> str:
         raise OSError("no route to host\nand a second line")
