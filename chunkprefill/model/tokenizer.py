@@ -275,7 +275,10 @@ def _templates(folder: Path, named: Any) -> tuple[str | None, str | None]:
     files["tool_use"] = folder / TEMPLATES / "tool_use.jinja"
     for name, path in files.items():
         if path.is_file():
-            templates[name] = path.read_text(encoding="utf-8")
+            try:
+                templates[name] = path.read_text(encoding="utf-8")
+            except ValueError as error:
+                raise ValueError(f"{path}: not readable as text ({error})") from None
     for name, template in templates.items():
         if not isinstance(template, str):
             raise ValueError(
@@ -292,8 +295,8 @@ def _stop_ids(folder: Path, backend: Backend, special: Mapping[str, str]) -> fro
     generation_config.json may know more ends than config.json, never others.
     """
     config, generation = (
-        _ids(_optional(folder / name).get("eos_token_id"))
-        for name in ("config.json", "generation_config.json")
+        _ids(path, _optional(path).get("eos_token_id"))
+        for path in (folder / "config.json", folder / "generation_config.json")
     )
     if generation and not config <= generation:
         raise ValueError(
@@ -301,11 +304,14 @@ def _stop_ids(folder: Path, backend: Backend, special: Mapping[str, str]) -> fro
             "generation_config.json: two places for one thing, and they disagree"
         )
     mark = backend.token_to_id(special["eos_token"]) if special.get("eos_token") else None
-    return config | generation | _ids(mark)
+    return config | generation | (frozenset() if mark is None else {mark})
 
 
-def _ids(value: Any) -> frozenset[int]:
-    return frozenset(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+def _ids(path: Path, value: Any) -> frozenset[int]:
+    ids = [i for i in (value if isinstance(value, list) else [value]) if i is not None]
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise ValueError(f"{path}: eos_token_id is {shown(value)}, ids of tokens are needed")
+    return frozenset(ids)
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -87,6 +87,21 @@ def test_what_ends_an_answer_is_gathered_from_all_files(folder: Path) -> None:
     assert cp.load_tokenizer(folder).stop == {1}
 
 
+@pytest.mark.parametrize("value", ["2", 2.0, True, [1, "2"], {"id": 2}])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_an_end_that_is_no_id_is_refused(folder: Path, name: str, value: Any) -> None:
+    """Passed over, it would be an answer that never ends."""
+    (folder / name).write_text(json.dumps({"eos_token_id": value}))
+    with pytest.raises(ValueError, match=rf"{name}: eos_token_id is .*, ids of tokens are needed"):
+        cp.load_tokenizer(folder)
+
+
+def test_a_template_that_is_no_text_file_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes("é".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"chat_template\.jinja: not readable as text"):
+        cp.load_tokenizer(folder)
+
+
 @pytest.mark.parametrize(("config", "generation"), [(4, 3), (4, [2, 3]), ([3, 4], 4)])
 def test_two_files_that_disagree_on_what_ends_an_answer(folder: Path, config: Any, generation: Any) -> None:
     (folder / "config.json").write_text(json.dumps({"eos_token_id": config}))
