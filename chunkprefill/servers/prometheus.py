@@ -10,6 +10,7 @@ MOST_LINES = 50_000
 #: A series, its labels, its number. A label's value may hold a brace or an escaped quote; each character can be
 #: read in one way only, so that a hostile line takes no longer than an honest one.
 _LINE = re.compile(r'^[ \t]*([A-Za-z_:][\w:]*)([ \t]*\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}[ \t]*|[ \t]+)(\S+)')
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _LABEL = re.compile(r'(?<!\w)([A-Za-z_]\w*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"')
 #: row -> the series that hold it, by engine; the first that is there counts. Labels are summed over, but a share
 #: (`cache_use`) is that of the fullest engine. SGLang's `num_retracted_reqs` is no count: it tells of the last
@@ -36,7 +37,10 @@ SERIES = {
         "llamacpp:tokens_predicted_total",
     ),
 }
-_WANTED = frozenset(name for names in SERIES.values() for name in names)
+#: The name of a series on a page -> its own. OpenMetrics, as Python's client writes it, has no colons in names.
+_WANTED = {
+    there: name for names in SERIES.values() for name in names for there in (name, name.replace(":", "_", 1))
+}
 #: Ranks of one engine: each that tells of itself tells of the same requests.
 _RANKS = frozenset(("tp_rank", "pp_rank", "moe_ep_rank"))
 Labels = frozenset[tuple[str, str]]
@@ -49,9 +53,17 @@ def _samples(page: str) -> dict[str, list[tuple[Labels, float]]]:
         found = _LINE.match(line)
         if not found or found[1] not in _WANTED:
             continue
-        labels = frozenset(pair for pair in _LABEL.findall(found[2]) if pair[0] not in _RANKS)
-        out.setdefault(found[1], []).append((labels, _number(found[3])))
+        labels = frozenset(
+            (name, _ESCAPED.sub(_unescaped, value))
+            for name, value in _LABEL.findall(found[2])
+            if name not in _RANKS
+        )
+        out.setdefault(_WANTED[found[1]], []).append((labels, _number(found[3])))
     return out
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return "\n" if found[1] == "n" else found[1]
 
 
 def _number(text: str) -> float:
@@ -94,7 +106,7 @@ def rows(page: str, model: str = "") -> dict[str, float]:
 def engine(page: str) -> str:
     """The engine that wrote a page, by its names; "" if it is none of these."""
     for prefix, name in (("vllm:", "vLLM"), ("sglang:", "SGLang"), ("llamacpp:", "llama.cpp")):
-        if re.search(rf"^[ \t]*{prefix}", page, re.MULTILINE):
+        if re.search(rf"^[ \t]*{prefix[:-1]}[:_]", page, re.MULTILINE):
             return name
     return ""
 

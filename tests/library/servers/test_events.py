@@ -471,6 +471,10 @@ def test_tokens_two_at_a_time_are_called_buffered():
         ('  vllm:num_requests_running\t{engine="0"}\t2', {"running": 2.0}),
         ('vllm:num_requests_running{model_name="a\u2028b"} 2\r', {"running": 2.0}),
         ("vllm:num_requests_running 1_000", {}),
+        (
+            'vllm_num_requests_running 2\nvllm_num_preemptions_total 3 # {a="b"} 1',
+            {"running": 2.0, "preemptions": 3.0},
+        ),
         ("vllm:num_preemptions_total -3", {}),
         # of several engines one does not tell: the sum of the others is not theirs all
         ('vllm:num_requests_running{engine="0"} 2\nvllm:num_requests_running{engine="1"} NaN', {}),
@@ -498,6 +502,21 @@ def test_metrics_of_several_models_are_those_of_the_one_that_was_asked():
     assert prometheus.rows(page, "b") == {"running": 1.0, "waiting": 5.0, "preemptions": 30.0}
     assert prometheus.rows(page, "an alias") == {"running": 1.0, "waiting": 5.0}
     assert prometheus.rows(page)["preemptions"] == 32.0
+    odd = r'vllm:num_preemptions_total{model_name="a\\b\"c\nd"} 7'
+    assert prometheus.rows(page + odd, 'a\\b"c\nd')["preemptions"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("page", "engine"),
+    [
+        ("vllm:x 1", "vLLM"),
+        ("# HELP\nsglang_x 1", "SGLang"),
+        ("\n llamacpp:x{} 1", "llama.cpp"),
+        ("vllmx 1\n# vllm:x\nmy_vllm:x 1", ""),
+    ],
+)
+def test_an_engine_is_known_by_its_series(page, engine):
+    assert prometheus.engine(page) == engine
 
 
 def test_a_counter_that_fell_tells_nothing():
