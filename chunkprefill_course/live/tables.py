@@ -33,6 +33,7 @@ COLUMNS = {
         "sentat",
         "start",
         "starttime",
+        "starttimes",
         "requesttime",
     ],
     "n_prompt": [
@@ -43,6 +44,7 @@ COLUMNS = {
         "inputlength",
         "inputtokens",
         "inputlen",
+        "inputlens",
         "promptlen",
         "promptlength",
         "numprefilltokens",
@@ -60,6 +62,7 @@ COLUMNS = {
         "generatedtokens",
         "outputlength",
         "outputlen",
+        "outputlens",
         "completiontokens",
         "responsetokens",
         "responselength",
@@ -266,12 +269,41 @@ def _listed(whole: Any) -> list[Any]:
     if isinstance(whole, dict):
         if isinstance(whole.get("streams"), list):
             return _of_probe(whole["streams"])
+        if columns := _columns(whole):
+            return columns
         if any((column_of(str(name)) or ("",))[0] in ONCE for name in whole):
             return [whole]
         whole = whole.get("requests", whole.get("served", whole))
     if not isinstance(whole, list):
         raise LabError("the JSON holds no list of requests")
     return whole
+
+
+def _columns(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The requests of a document that lists each column apart, as vLLM's and SGLang's benchmarks do; [] for others.
+
+    LabError for columns that are not of one length, for requests that failed, and where no arrivals are told.
+    """
+    known = {name: column_of(str(name)) for name in whole}
+    lists = {name: whole[name] for name, column in known.items() if column and isinstance(whole[name], list)}
+    told = {column[0] for name, column in known.items() if column and name in lists}
+    if not {"n_prompt", "n_output"} <= told:
+        return []
+    if "arrival" not in told:
+        if not any(_plain(str(name)) == "inputlens" for name in lists):
+            return []
+        raise LabError(
+            "a benchmark's lengths without start_times: when its requests came is not told; vLLM's benchmark tells it "
+            "with --save-detailed"
+        )
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{n} {short(name)}" for name, n in lengths.items())
+        raise LabError(f"columns of one length are needed: {said}")
+    for i, error in enumerate(whole["errors"] if isinstance(whole.get("errors"), list) else (), 1):
+        if error:
+            raise LabError(f"row {i}: this request failed ({short(error)}), so that its answer has no length")
+    return [dict(zip(lists, values)) for values in zip(*lists.values())]
 
 
 def _of_probe(streams: list[Any]) -> list[Any]:

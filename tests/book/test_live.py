@@ -511,6 +511,19 @@ SAME = {
             },
         ]
     ),
+    "a benchmark of vLLM": json.dumps(
+        {
+            "backend": "vllm",
+            "num_prompts": 2,
+            "name": ["a", "b"],
+            "input_lens": [1000, 20],
+            "output_lens": [5, 6],
+            "start_times": [8121.5, 8123.25],
+            "ttfts": [0.5, 0.25],
+            "errors": ["", ""],
+        }
+    ),
+    "columns of a data frame": '{"rid": ["a", "b"], "arrival": [0, 1.75], "n_prompt": [1000, 20], "n_output": [5, 6]}',
     "seconds by name beside a trace's keys": "name,timestamp_s,input_length,output_length\na,1.5,1000,5\nb,3.25,20,6",
 }
 
@@ -555,6 +568,11 @@ TWO_WAYS = {
     '{"timestamp": 0, "arrival": 5, "prompt": 1, "output": 2}': "timestamp 0 and arrival 5 both say arrivals",
     '{"arrival_ms": 5000, "arrival": 7, "prompt": 1, "output": 2}': "both say arrivals, and not the same",
     '{"arrival": 0, "prompt": [1, 2], "prompt_tokens": 30, "output": 2}': "prompt [1, 2] and prompt_tokens 30 both",
+    # Columns apart.
+    '{"input_lens": [1, 2], "output_lens": [1, 2], "ttfts": [0.1, 0.2]}': "without start_times: when its requests",
+    '{"input_lens": [1, 2], "output_lens": [1], "start_times": [0, 1]}': "2 input_lens, 1 output_lens, 2 start_times",
+    '{"input_lens": [1, 2], "output_lens": [1, 0], "start_times": [0, 0], "errors": ["", "timeout"]}': "row 2: this "
+    "request failed (timeout)",
     # Seconds or milliseconds.
     "timestamp,input_length,output_length\n0,1,2": "row 1: timestamp beside input_length can be read in two ways",
     '{"timestamp": 0.5, "input_length": 1, "output_length": 2}': "call it timestamp_ms or timestamp_s",
