@@ -25,6 +25,7 @@ _OTHERS = frozenset(
         "chat_template",
         "continue_final_message",
         "tokenize",
+        "sanitize_control_tokens",
         "padding",
         "truncation",
         "max_length",

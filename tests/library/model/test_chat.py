@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -479,6 +480,16 @@ def weather(place: str) -> str:
 def test_what_a_template_would_not_see_as_meant_is_refused(variables: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         render_chat("{{ tools }}", [USER], **variables)
+
+
+def test_every_setting_that_transformers_keeps_from_a_template_is_refused() -> None:
+    """`sanitize_control_tokens` was handed to the template, which knows none: a user's marks stayed marks."""
+    need("transformers", transformers, "pip install transformers")
+    known = inspect.signature(transformers.PreTrainedTokenizerFast.apply_chat_template).parameters
+    read = {"self", "tools", "documents", "add_generation_prompt", "kwargs"}
+    for name in set(known) - read:
+        with pytest.raises(ValueError, match=f"{name}: settings of transformers'"):
+            render_chat("{{ tools }}", [USER], **{name: True})
 
 
 def test_a_number_that_python_has_no_like_of_is_named_by_its_type() -> None:
