@@ -6,6 +6,7 @@ A byte order mark before it, as Windows' editors leave one, means nothing and is
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 from typing import Any
 
@@ -30,6 +31,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _spelt(value: Any) -> str:
     """A value as JSON spells it: in Python 1 equals true and 1.0."""
     return json.dumps(value, sort_keys=True)
+
+
+def instead(path: str | os.PathLike[str]) -> str:
+    """Words on what a file is in place of what its name says, as people come to have it; "" where nothing is known."""
+    if not os.path.isfile(path):  # what is read from a pipe is gone
+        return ""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return ""
+    kinds = {
+        b"version https://git-lfs": "it is a pointer of git-lfs: fetch the file itself, with `git lfs pull`",
+        b"\x1f\x8b": "it is compressed by gzip: unpack it",
+        b"PK\x03\x04": "it is a zip archive: unpack it",
+        b"<!doctype html": "it is a web page, and not the file that it shows",
+        b"<html": "it is a web page, and not the file that it shows",
+    }
+    return next((said for begin, said in kinds.items() if head.lower().startswith(begin.lower())), "")
 
 
 def shown(value: Any) -> str:

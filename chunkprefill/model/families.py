@@ -19,7 +19,7 @@ from chunkprefill.model.rope import (
     YarnScaling,
     yarn_amplitude,
 )
-from chunkprefill.strict import loads, shown
+from chunkprefill.strict import instead, loads, shown
 
 _MAX_JSON_BYTES = 64 << 20
 
@@ -121,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"larger than {_MAX_JSON_BYTES} bytes")
         value = loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+        raise ValueError(f"{path}: not readable as JSON ({instead(path) or error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: a JSON object is needed, this is a {type(value).__name__}")
     return value

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 from chunkprefill.model.chat import Message, render_chat
 from chunkprefill.model.families import read_json
 from chunkprefill.model.weights import TEMPLATES, locate
-from chunkprefill.strict import loads, shown
+from chunkprefill.strict import instead, loads, shown
 
 # A blank that words without a mark of their own leave before these: in them it is the first character.
 _CLOSE = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
@@ -152,7 +152,7 @@ def _from_folder(folder: Path) -> Tokenizer:
     try:
         backend = Backend.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{path}: not readable as a tokenizer ({error})") from error
+        raise ValueError(f"{path}: not readable as a tokenizer ({instead(path) or error})") from error
     _refuse_other_ids(path, backend)
     padding = backend.padding or {}
     backend.no_truncation()  # what a file was saved with was meant for batches: an encoded text is whole

@@ -16,6 +16,7 @@ from chunkprefill.model.cache import floating, usable
 from chunkprefill.model.config import Config
 from chunkprefill.model.families import config_of, read_json
 from chunkprefill.model.transformer import Transformer
+from chunkprefill.strict import instead
 
 Shape = tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -288,7 +289,7 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
                     raise ValueError(f"{path}: tensor {name} is {head.get_dtype()}, not {', '.join(FLOATS)}")
                 home[name], shapes[name] = (path.name, opened), tuple(head.get_shape())
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: not readable as safetensors ({error})") from error
+            raise ValueError(f"{path}: not readable as safetensors ({instead(path) or error})") from error
     for name, file in promised.items():
         if name not in home or home[name][0] != file:
             raise ValueError(f"{index}: tensor {name} is not in {file}")

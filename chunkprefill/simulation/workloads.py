@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chunkprefill.scheduling.core import Request
-from chunkprefill.strict import loads
+from chunkprefill.strict import instead, loads
 from chunkprefill.whole import as_real, as_whole
 
 Lengths = Callable[[np.random.Generator, int], np.ndarray] | int | tuple[int, int]
@@ -169,6 +169,8 @@ def seconds_of(stamp: str) -> float:
 
 
 def _open(path: Path) -> Any:
+    if said := instead(path):
+        raise ValueError(f"{path}:1: {said}")
     try:
         return open(path, encoding="utf-8-sig", newline="")
     except OSError as error:

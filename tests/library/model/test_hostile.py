@@ -51,6 +51,25 @@ def test_what_is_no_regular_file_is_refused_at_once(
         cp.load_model(tmp_path)
 
 
+KINDS = {
+    "git-lfs": b"version https://git-lfs.example/spec/v1\noid sha256:0\nsize 1\n",
+    "gzip": b"\x1f\x8b\x08\x00more",
+    "zip archive": b"PK\x03\x04more",
+    "web page": b"<!DOCTYPE html><html>",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_file_that_is_another_in_its_place_is_named(tmp_path: Path, name: str, kind: str) -> None:
+    """A checkpoint that was cloned without git-lfs, or saved from a browser."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / name).write_bytes(KINDS[kind])
+    load = cp.load_tokenizer if name == "tokenizer.json" else cp.load_model
+    with pytest.raises(ValueError, match=rf"{name}: .*{kind}"):
+        load(tmp_path)
+
+
 def test_json_is_read_up_to_a_limit_and_a_link_to_a_file_is_a_file(tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"a": "é"}', encoding="utf-8")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +169,28 @@ def test_bytes_that_are_no_text_are_refused_with_file_and_line(tmp_path, read):
         (tmp_path / "m.jsonl").write_bytes(content)
         with pytest.raises(ValueError, match=r"m\.jsonl:[12]: "):
             read(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("read", [cp.read_azure, cp.read_mooncake])
+def test_a_trace_that_is_compressed_or_a_pointer_is_named(tmp_path, read):
+    for content, said in (
+        (gzip.compress(HEADER.encode()), "gzip"),
+        (b"version https://git-lfs.x", "git-lfs"),
+    ):
+        (tmp_path / "a.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.csv:1: it is .*{said}"):
+            read(tmp_path / "a.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name on this system")
+def test_a_trace_may_come_through_a_pipe(tmp_path):
+    """Nothing of it is looked at before it is read."""
+    os.mkfifo(path := tmp_path / "pipe")
+    text = f"{HEADER}{GOOD}\n{GOOD}\n"
+    writer = threading.Thread(target=lambda: path.write_text(text))
+    writer.start()
+    assert len(cp.read_azure(path)) == 2
+    writer.join(60)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", HEADER])
