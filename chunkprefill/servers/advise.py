@@ -567,6 +567,8 @@ def read_load(path: str) -> list[Request]:
     from chunkprefill.simulation.workloads import read_azure, read_mooncake  # a page has no numpy
 
     where = Path(path)
+    if where.exists() and not where.is_file():
+        raise ValueError(f"{clean(path)}: no regular file, and a trace is looked at twice")
     try:
         head = where.open("rb").read(400).decode("utf-8", "replace")
     except OSError as error:

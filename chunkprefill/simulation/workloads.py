@@ -102,6 +102,8 @@ def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
         shared = _shared(cells["hash_ids"], n_prompt, size, rests) if prefixes else None
         return at / unit, n_prompt, n_output, shared
 
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: no regular file, and a trace of this kind is looked at twice")
     with _open(path) as file:
         lines = file.buffer.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if lines != b"{":

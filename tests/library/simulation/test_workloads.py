@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
+from chunkprefill.servers.advise import read_load
 from chunkprefill.simulation import workloads
 from chunkprefill.simulation.workloads import seconds_of
 from tests.needs import need, shared_dir
@@ -191,6 +192,9 @@ def test_a_trace_may_come_through_a_pipe(tmp_path):
     writer.start()
     assert len(cp.read_azure(path)) == 2
     writer.join(60)
+    for read in (cp.read_mooncake, lambda path: read_load(str(path))):
+        with pytest.raises(ValueError, match="pipe: no regular file"):
+            read(path)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", HEADER])
