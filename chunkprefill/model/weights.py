@@ -250,6 +250,21 @@ def _finite(x: Tensor) -> bool:
     return all(math.isfinite(extreme) for extreme in torch.aminmax(x))
 
 
+def _promised(index: Path) -> dict[str, str]:
+    """Tensor -> the file of this folder that holds it, as an index says."""
+    promised = read_json(index).get("weight_map", {})
+    if not isinstance(promised, dict) or not promised:
+        raise ValueError(f"{index}: weight_map is not an object that names files")
+    for name in promised.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
+    return promised
+
+
+def _shards(index: Path) -> list[Path]:
+    return [index.parent / name for name in sorted(set(_promised(index).values()))]
+
+
 def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Callable[[str], Tensor]]:
     """Names and shapes of a folder's tensors, read from the files' heads, and how to get one."""
     from safetensors import SafetensorError, safe_open
@@ -268,14 +283,13 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
             shard = min((path for path in folder.glob("*.safetensors") if path.is_file()), default=None)
             why = f"nor {index.name} beside {shard.name}" if shard else "(pickled weights are not read)"
             raise ValueError(f"{folder}: no model.safetensors {why}")
+        others = [path for path in _shards(index) if path != files[0]] if index.is_file() else []
+        if other := next((path.name for path in others if path.is_file()), None):
+            # transformers would read the one file, vLLM the others.
+            raise ValueError(f"{index}: it names {other}, and there is {files[0].name} too: keep one of them")
     else:
-        promised = read_json(index).get("weight_map", {})
-        if not isinstance(promised, dict) or not promised:
-            raise ValueError(f"{index}: weight_map is not an object that names files")
-        for name in promised.values():
-            if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-                raise ValueError(f"{index}: {name!r} is not the name of a safetensors file in this folder")
-        files = [folder / name for name in sorted(set(promised.values()))]
+        promised = _promised(index)
+        files = _shards(index)
     for path in files:
         if not path.is_file():
             raise ValueError(f"{path}: no regular file")

@@ -280,6 +280,22 @@ def test_shards_load_and_wrong_indices_are_refused(folder: Path) -> None:
         cp.load_model(folder)
 
 
+def test_one_file_beside_shards_of_another_model_is_refused(folder: Path) -> None:
+    """transformers would read model.safetensors, and vLLM what the index names."""
+    shutil.copy(folder / "model.safetensors", folder / "kept")
+    where, expected = shard(folder), run(folder)
+    shutil.copy(folder / "kept", folder / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"index\.json: it names model-0\.safetensors, and there is model\.safetensors"
+    ):
+        cp.load_model(folder)
+    for name in set(where.values()):
+        (folder / name).unlink()
+    assert torch.equal(run(folder), expected)  # an index of files that are gone tells nothing
+    write_index(folder, dict.fromkeys(where, "model.safetensors"))
+    assert torch.equal(run(folder), expected)
+
+
 @pytest.mark.parametrize("stored", [torch.float64, torch.float16, torch.bfloat16])
 def test_weights_are_cast_to_the_dtype_asked_for(folder: Path, stored: torch.dtype) -> None:
     change(folder, lambda t: t.update({name: x.to(stored) for name, x in t.items()}))
