@@ -46,6 +46,8 @@ def instead(path: str | os.PathLike[str]) -> str:
         b"version https://git-lfs": "it is a pointer of git-lfs: fetch the file itself, with `git lfs pull`",
         b"\x1f\x8b": "it is compressed by gzip: unpack it",
         b"PK\x03\x04": "it is a zip archive: unpack it",
+        b"\xff\xfe": "it is text in UTF-16, as some shells write it: UTF-8 is read",
+        b"\xfe\xff": "it is text in UTF-16, as some shells write it: UTF-8 is read",
         b"<!doctype html": "it is a web page, and not the file that it shows",
         b"<html": "it is a web page, and not the file that it shows",
     }

@@ -56,6 +56,7 @@ KINDS = {
     "gzip": b"\x1f\x8b\x08\x00more",
     "zip archive": b"PK\x03\x04more",
     "web page": b"<!DOCTYPE html><html>",
+    "UTF-16": json.dumps(CONFIG).encode("utf-16"),
 }
 
 
