@@ -180,6 +180,8 @@ def _table_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
             begin = min(reader.line_num, len(lines) - 1)
     except csv.Error as error:
         raise LabError(f"row {lines[begin][0]}: this is no table that can be read: {error}") from None
+    if not records:  # a table of rules alone
+        return []
     (number, first), *rest = records
     header = _header(number, first)
     plain = {_plain(name) for name in first}

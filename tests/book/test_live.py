@@ -439,6 +439,7 @@ def test_a_wrong_row_is_named(lab_page):
 
 ROWS = {
     "": "no requests",
+    "|---|": "no requests",
     "name,arrival,prompt,output\na,0,5,3\na,0,5,3": "row 3: 'a' is there already",
     "foo,bar\n1,2": "row 1: no known column among foo, bar",
     "name,arrival,prompt,output\na,soon,5,3": "row 2: arrival 'soon' is neither",
