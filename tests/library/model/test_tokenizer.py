@@ -175,6 +175,28 @@ def test_blanks_before_signs_are_taken_out_where_transformers_does(
     assert (" ." in ours.decode(ids)) != ours.cleaned
 
 
+@pytest.mark.parametrize("named", ["LlamaTokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer", None])
+def test_a_text_is_cut_as_tokenizer_json_says_whatever_class_is_named(
+    tmp_path: Path, named: str | None
+) -> None:
+    """As SentencePiece cuts it: a blank before each text, also before one that begins with blanks.
+
+    transformers 5 builds Llama's tokenizer anew, and it puts none before a text that begins with a blank.
+    """
+    words = ["<unk>", "<s>", "</s>", "\u2581", "\u2581\u2581", "a", "b", "\u2581a", "\u2581\u2581a"]
+    pairs = [("\u2581", "\u2581"), ("\u2581", "a"), ("\u2581\u2581", "a")]
+    backend = Backend(models.BPE({word: i for i, word in enumerate(words)}, pairs, unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    settings(tmp_path, **({"tokenizer_class": named} if named else {}), bos_token="<s>", eos_token="</s>")
+    tokenizer = cp.load_tokenizer(tmp_path)
+    assert tokenizer.encode("a") == [7] and tokenizer.encode(" a") == [8] and tokenizer.encode("  ") == [4, 3]
+    assert tokenizer.encode("<s>a</s> a") == [1, 7, 2, 8]
+
+
 @pytest.mark.parametrize("text", ["\ud800", "hello \udfff"])
 def test_half_a_character_is_one_clear_error(folder: Path, text: str) -> None:
     tokenizer = cp.load_tokenizer(folder)
