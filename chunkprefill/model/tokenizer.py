@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Backend
 
 from chunkprefill.model.chat import Message, render_chat
 from chunkprefill.model.families import read_json
-from chunkprefill.model.weights import TEMPLATES, locate
+from chunkprefill.model.weights import TEMPLATES, is_tiny, locate
 from chunkprefill.strict import instead, loads, shown
 
 # A blank that words without a mark of their own leave before these: in them it is the first character.
@@ -107,7 +107,7 @@ def load_tokenizer(name_or_path: str | Path, *, source: str | None = None) -> To
 
     Raises ValueError for a folder without a usable `tokenizer.json`, RuntimeError as `load_model` does.
     """
-    if name_or_path == "tiny" and source is None:
+    if is_tiny(name_or_path, source):
         return _byte_level(
             [*sorted(pre_tokenizers.ByteLevel.alphabet())], merges=[], control=[], digits=False
         )

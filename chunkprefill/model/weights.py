@@ -46,7 +46,7 @@ def load_model(
     where the weights cannot be had.
     """
     dtype, device = floating(torch.float32 if dtype is None else dtype), usable(device)
-    if name_or_path == "tiny" and source is None:
+    if is_tiny(name_or_path, source):
         return random_model(TINY, device=device, dtype=dtype)
     found = locate(name_or_path, source)
     if found is None:
@@ -62,9 +62,27 @@ def load_model(
     return model.pack() if pack else model
 
 
+def is_tiny(name_or_path: str | Path, source: str | None) -> bool:
+    """Whether the model is the one with seeded random weights. ValueError where a folder has its name."""
+    if name_or_path != "tiny" or source is not None:
+        return False
+    _refuse_two_meanings("tiny")
+    return True
+
+
+def _refuse_two_meanings(name: str) -> None:
+    """ValueError for a name that is given here, and a folder with a model where one happens to stand."""
+    if (Path(name) / "config.json").is_file():
+        raise ValueError(
+            f"{name!r} names a model of this package, and there is a folder {name} here: say './{name}'"
+        )
+
+
 def locate(name_or_path: str | Path, source: str | None) -> Path | None:
     """The folder that holds a model's files, fetched from the hub if need be; None for the wheel."""
     name = str(name_or_path)
+    if source is None and isinstance(name_or_path, Path) and name_or_path.is_dir():
+        return name_or_path
     ways = f"no model {name!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub"
     if not name.strip():  # as a path it would be the folder that one happens to stand in
         raise ValueError(ways)
@@ -73,6 +91,8 @@ def locate(name_or_path: str | Path, source: str | None) -> Path | None:
     if source == "wheel" or (source is None and name in HUB_NAMES):
         if name not in HUB_NAMES:
             raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
+        if source is None:
+            _refuse_two_meanings(name)
         return None
     if source in (None, "folder") and Path(name).is_file():
         raise ValueError(f"{name} is a file: the folder that holds config.json and safetensors is needed")

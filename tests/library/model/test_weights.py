@@ -345,6 +345,24 @@ def test_a_name_that_is_unknown(name: str, source: str | None, message: str) -> 
         cp.load_model(name, source=source)
 
 
+@pytest.mark.parametrize("name", ["tiny", "smollm2-135m"])
+def test_a_folder_with_a_name_of_ours_is_not_passed_over(folder: Path, monkeypatch: Any, name: str) -> None:
+    """Of two models with one name neither is taken without a word."""
+    kept = folder / "kept"
+    kept.mkdir()
+    monkeypatch.chdir(kept)
+    (kept / name).mkdir()
+    assert name != "tiny" or cp.load_model("tiny").config == TINY  # a folder without a model has no say
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(folder / file, kept / name)
+    for load in (cp.load_model, cp.load_tokenizer):
+        with pytest.raises(ValueError, match=rf"'{name}' names a model of this package.*say './{name}'"):
+            load(name)
+    for way in (f"./{name}", Path(name), Path(f"./{name}")):
+        assert cp.load_model(way).config.d_model == CONFIG["hidden_size"]
+    assert cp.load_model(name, source="folder").config.d_model == CONFIG["hidden_size"]
+
+
 def test_the_hub_is_asked_for_what_it_holds_and_failure_lists_the_ways(
     folder: Path, monkeypatch: Any
 ) -> None:
