@@ -185,7 +185,10 @@ def _table_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
     (number, first), *rest = records
     header = _header(number, first)
     plain = {_plain(name) for name in first}
-    if {"timestamp", "inputlength"} <= plain and "chatid" not in plain:
+    of_trace = {"timestamp", "inputlength"} <= plain and "chatid" not in plain
+    if of_trace and "hashids" in plain:  # as Mooncake's lines have them
+        header = [("arrival", 1e-3) if _plain(name) == "timestamp" else at for name, at in zip(first, header)]
+    elif of_trace:
         raise LabError(
             f"row {number}: timestamp beside input_length can be read in two ways, as Mooncake's milliseconds or as "
             "seconds; call it timestamp_ms or timestamp_s"
@@ -194,6 +197,9 @@ def _table_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
     filled = [(i, record) for i, record in rest if any(cell.strip() for cell in record)]
     rows = [(i, _cells(i, header, record, first)) for i, record in filled]
     arrivals = [str(row.get("arrival", "")) for _, row in rows]
+    for (number, _), arrival in zip(rows, arrivals):
+        if of_trace and not arrival.isdecimal():
+            raise LabError(f"row {number}: timestamp {short(arrival)} is no whole number of milliseconds")
     if any(_COMMA.fullmatch(text) and not _TWO_WAYS.fullmatch(text) for text in arrivals):
         rows = [(i, {**row, "decimal comma": True}) for i, row in rows]
     return rows

@@ -462,7 +462,8 @@ def test_traces_that_people_have_are_read():
     bailian = mooncake.replace("500,", "0.5,").replace(
         '{"t', '{"chat_id": 7, "t'
     )  # seconds, under the same keys
-    for text in (azure, mooncake, bailian, recorded):
+    columns = 'timestamp,input_length,output_length,hash_ids\n0,67,50,"[1, 2]"\n500,5,5,[3]'
+    for text in (azure, mooncake, columns, bailian, recorded):
         requests, _ = lab.read_requests(text)
         assert [request.arrival for request in requests] == pytest.approx([0.0, 0.5])
 
@@ -576,6 +577,7 @@ TWO_WAYS = {
     "request failed (timeout)",
     # Seconds or milliseconds.
     "timestamp,input_length,output_length\n0,1,2": "row 1: timestamp beside input_length can be read in two ways",
+    "timestamp,input_length,output_length,hash_ids\n0.5,1,2,[1]": "row 2: timestamp 0.5 is no whole number of milli",
     '{"timestamp": 0.5, "input_length": 1, "output_length": 2}': "call it timestamp_ms or timestamp_s",
     '{"timestamp": 1700000000, "input_length": 1, "output_length": 2}': "milliseconds, 20 days after the beginning",
     '{"timestamp": 0, "chat_id": 1, "input_length": 1, "output_length": 2}\n'
