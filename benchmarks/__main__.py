@@ -11,11 +11,13 @@ import benchmarks
 HELPERS = {
     "__main__",
     "checkpoints",
+    "drive",
     "kernel_fit",
     "openvino_worker",
     "overhead_runs",
     "runner",
     "twin",
+    "vllm_server",
     "vllm_worker",
 }
 

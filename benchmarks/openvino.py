@@ -22,10 +22,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drive import Answer, numbers
 from benchmarks.runner import ROOT, options, positive, provenance_of, write
 from chunkprefill.model.smollm2 import gguf_path
 from chunkprefill.servers.client import clean
-from chunkprefill.servers.drive import Answer, numbers
 from chunkprefill.servers.events import json_of
 
 WORKER = Path(__file__).with_name("openvino_worker.py")

@@ -24,7 +24,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drive import Answer, answers_of, drive, numbers
 from benchmarks.runner import ROOT, options, positive, provenance_of, write
+from benchmarks.vllm_server import NAME, VllmServer, engines_python, write_folder
 from chunkprefill.engine import Engine
 from chunkprefill.measuring import calibrate
 from chunkprefill.model.weights import load_model
@@ -35,8 +37,6 @@ from chunkprefill.scheduling.core import Request, Rid
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
 from chunkprefill.servers import prometheus
-from chunkprefill.servers.drive import Answer, answers_of, drive, numbers
-from chunkprefill.servers.launch import NAME, VllmServer, engines_python, write_folder
 from chunkprefill.servers.probe import ProbePlan, probe
 from chunkprefill.simulation.calibration import Calibrated
 from chunkprefill.simulation.simulate import simulate

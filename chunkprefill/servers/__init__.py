@@ -1,1 +1,1 @@
-"""Real servers: `probe` one, `advise` on its settings, start a vLLM of our own."""
+"""Real servers: `probe` one, `advise` on its settings, run requests on vLLM itself."""

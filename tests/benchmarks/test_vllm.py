@@ -11,8 +11,8 @@ import pytest
 
 import chunkprefill as cp
 from benchmarks import vllm as bench
-from chunkprefill.servers.drive import Answer, answers_of, drive, numbers
-from chunkprefill.servers.launch import VllmServer, engines_python, free_port
+from benchmarks.drive import Answer, answers_of, drive, numbers
+from benchmarks.vllm_server import VllmServer, engines_python, free_port
 from chunkprefill_course.vllm_recording import vllm_number
 from tests.library.servers.standin import StandIn, linear
 from tests.needs import ROOT
