@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from chunkprefill.model.config import Config
 from chunkprefill.model.rope import Llama3Scaling
-from chunkprefill.whole import as_real, as_whole
+from chunkprefill.whole import check_fields, real_number, whole_number
 
 #: Bytes of a number as it is stored. int4 carries a 16-bit scale for every 128 numbers (AWQ and GPTQ).
 DTYPES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
@@ -67,19 +67,10 @@ class Device:
     link: float = 0.0
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            given = getattr(self, each.name)
-            if each.name in ("name", "source"):
-                continue
-            value = as_whole(given) if each.name == "n_sms" else as_real(given)
-            if value is None:
-                kind = "a whole number" if each.name == "n_sms" else "a number"
-                raise ValueError(f"device {self.name!r}: {each.name} is {given!r}, {kind} is needed")
-            object.__setattr__(self, each.name, value)
-            if each.name in ("flops", "bandwidth", "n_sms", "memory") and not 0 < value < float("inf"):
-                raise ValueError(f"device {self.name!r}: {each.name} is {value}, more than 0 is needed")
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"device {self.name!r}: {each.name} is {value}, at least 0 is needed")
+        of = f"device {self.name!r}: "
+        check_fields(self, real_number, ("flops", "bandwidth", "memory"), of=of, above=True)
+        check_fields(self, whole_number, ("n_sms",), of=of, least=1)
+        check_fields(self, real_number, ("fp8_flops", "fp32_flops", "link"), of=of)
 
     @property
     def saturation(self) -> float:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.transformer import Transformer
-from chunkprefill.splitting import chunk_lengths, whole
+from chunkprefill.splitting import chunk_lengths
+from chunkprefill.whole import whole_number
 
 Tokens = Tensor | Sequence[int]
 
@@ -66,9 +67,7 @@ def generate(
     for len(tokens) + n − 1. Raises ValueError as `prefill` does, before the cache changes.
     """
     _refuse_what_is_no_model(model)
-    n = whole(n, "n", "of tokens")
-    if n < 0:
-        raise ValueError(f"n is {n}: cannot generate fewer than 0 tokens")
+    n = whole_number("n", n, 0)
     if not hasattr(tokens, "__len__"):
         raise ValueError(f"the prompt is {tokens!r}: a sequence of token ids is needed")
     needed = len(tokens) + max(n, 1) - 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from numbers import Real
 from operator import index
 from typing import Any
+
+from chunkprefill.strict import shown
 
 
 def as_whole(value: Any) -> int | None:
@@ -33,6 +36,15 @@ def as_flag(value: Any) -> bool | None:
     return bool(value) if type(value).__name__ in ("bool", "bool_") else None
 
 
+def whole_number(what: str, value: Any, least: int, most: int | None = None) -> int:
+    """`value` as an int of at least `least` and at most `most`; numpy's pass, bools, floats and texts do not."""
+    number = as_whole(value)
+    if number is None or number < least or (most is not None and number > most):
+        bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        raise ValueError(f"{what} must be a whole number {bounds}, got {shown(value)}")
+    return number
+
+
 def flag(what: str, value: Any) -> bool:
     """`value` as a bool; ValueError for what is none: of "false" Python says that it is true."""
     known = as_flag(value)
@@ -41,10 +53,25 @@ def flag(what: str, value: Any) -> bool:
     return known
 
 
-def real_number(what: str, value: Any, least: float = 0.0, *, above: bool = False) -> float:
-    """`value` as a finite number of at least `least`, or above it; numpy's pass, bools and texts do not."""
+def real_number(
+    what: str, value: Any, least: float = 0.0, *, above: bool = False, below: float = math.inf
+) -> float:
+    """`value` as a finite number of at least `least` (or `above` it) and `below` a bound; texts do not pass."""
     number = as_real(value)
-    if number is None or not least <= number < math.inf or (above and number == least):
-        bound = "above" if above else "of at least"
-        raise ValueError(f"{what} must be a finite number {bound} {least:g}, got {value!r}")
+    if number is None or not least <= number < below or (above and number == least):
+        bounds = f"{'above' if above else 'of at least'} {least:g}"
+        bounds += f" and below {below:,g}" if below < math.inf else ""
+        raise ValueError(f"{what} must be a finite number {bounds}, got {shown(value)}")
     return number
+
+
+def check_fields(
+    record: Any, check: Callable[..., Any], names: Iterable[str], *, of: str = "", **bounds: Any
+) -> None:
+    """Hold fields of a frozen dataclass to one of the checks above, and keep what it makes of them.
+
+    of: whose fields they are, for the message.
+    """
+    for name in names:
+        value = check(f"{of}{name}", getattr(record, name), **bounds)
+        object.__setattr__(record, name, value)

@@ -10,6 +10,7 @@ from torch import Tensor
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for
 from chunkprefill.model.config import Config
+from chunkprefill.whole import whole_number
 
 
 class KVCache:
@@ -34,13 +35,10 @@ class KVCache:
     ) -> None:
         if not isinstance(config, Config):
             raise ValueError(f"config is {config!r}: a Config is needed, such as model.config")
-        whole = hasattr(max_len, "__index__") and not isinstance(max_len, bool)
-        if not whole or not 1 <= max_len <= config.max_positions:
-            raise ValueError(
-                f"max_len is {max_len!r}; the model has positions for 1 to {config.max_positions}"
-            )
         self.config = config
-        self.max_len = max_len
+        self.max_len = whole_number(
+            "max_len, within the model's positions,", max_len, 1, config.max_positions
+        )
         self._length = 0
         self._written = 0  # positions that hold keys and values, whether or not they still count
         device = usable(device)
@@ -57,12 +55,7 @@ class KVCache:
 
     @length.setter
     def length(self, length: int) -> None:
-        whole = hasattr(length, "__index__") and not isinstance(length, bool)
-        if not whole or not 0 <= length <= self._written:
-            raise ValueError(
-                f"length is {length!r}; a whole number from 0 to the {self._written} positions written is needed"
-            )
-        self._length = int(length)
+        self._length = whole_number("length, within the positions written,", length, 0, self._written)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from chunkprefill.model.rope import RopeScaling
-from chunkprefill.scheduling.core import whole_number
-from chunkprefill.whole import as_real, flag
+from chunkprefill.whole import check_fields, flag, real_number, whole_number
 
 SIZES = ("n_layers", "n_heads", "n_kv_heads", "head_dim", "vocab_size", "d_model", "d_ff", "max_positions")
 FLAGS = ("tied", "qkv_bias", "o_bias", "mlp_bias", "qk_norm")
@@ -51,34 +50,20 @@ class Config:
             object.__setattr__(self, "d_model", self.n_heads * self.head_dim)
         if not self.d_ff:
             object.__setattr__(self, "d_ff", 16 * math.ceil(self.d_model / 6))
-        for name in SIZES:
-            self._hold_whole(name, 1)
+        check_fields(self, whole_number, SIZES, least=1)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads")
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}; RoPE turns pairs, so it must be even")
-        for name in ("n_experts", "n_active"):
-            self._hold_whole(name, 0)
+        check_fields(self, whole_number, ("n_experts", "n_active"), least=0)
         if self.n_active > self.n_experts or (self.n_experts and not self.n_active):
             raise ValueError(f"n_active is {self.n_active}: a token passes 1 to {self.n_experts} experts")
-        for name in ("rope_theta", "norm_eps"):
-            if (number := as_real(getattr(self, name))) is None:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, a number is needed")
-            object.__setattr__(self, name, number)
-        if not (0 < self.rope_theta < math.inf and 0 <= self.norm_eps < 1):
-            raise ValueError(f"rope_theta {self.rope_theta} or norm_eps {self.norm_eps} is out of range")
-        for name in FLAGS:
-            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        check_fields(self, real_number, ("rope_theta",), above=True)
+        check_fields(self, real_number, ("norm_eps",), below=1.0)
+        check_fields(self, flag, FLAGS)
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, get_args(RopeScaling)):
             kinds = ", ".join(kind.__name__ for kind in get_args(RopeScaling))
             raise ValueError(f"rope_scaling is {self.rope_scaling!r}: {kinds} or None is needed")
-
-    def _hold_whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        try:
-            object.__setattr__(self, name, whole_number(name, value, least))
-        except ValueError:
-            raise ValueError(f"{name} is {value!r}, a whole number of at least {least} is needed") from None
 
     @property
     def d_q(self) -> int:

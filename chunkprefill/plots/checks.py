@@ -8,17 +8,8 @@ from numbers import Real
 from typing import Any
 
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import as_whole
 
 MOST_CELLS = 20_000  # of one picture: more cannot be told apart, and make a page of many megabytes
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`."""
-    number = as_whole(value)
-    if number is None or number < least:
-        raise ValueError(f"{name} is {value!r}: a whole number of at least {least} is needed")
-    return number
 
 
 def few_enough(n_cells: int, what: str) -> None:

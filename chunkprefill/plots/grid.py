@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chunkprefill.plots.checks import a_word_each, few_enough, ran, whole
+from chunkprefill.plots.checks import a_word_each, few_enough, ran
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import whole_number
 
 SMALL = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -49,7 +50,7 @@ def grid_picture(
     Raises ValueError for a trace without a step, or with more cells than can be read.
     """
     ran(trace)
-    most = whole("most", most, 1)
+    most = whole_number("most", most, 1)
     a_word_each("names", names, len(trace.requests))
     few_enough(min(most, len(trace.steps)) * len(trace.requests), f"{len(trace.requests):,} requests")
     told, n_shown = tasks(trace), min(most, len(trace.steps))

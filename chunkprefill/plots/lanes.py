@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import Any, Unpack
 
 from chunkprefill.measure import measured
-from chunkprefill.plots.checks import ends_after, runs, whole
+from chunkprefill.plots.checks import ends_after, runs
 from chunkprefill.plots.style import Canvas, Picture, Table, Words
 from chunkprefill.plots.timeline import milliseconds
 from chunkprefill.scheduling.core import Step
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import whole_number
 
 LEFT, RIGHT, LANE, GAP, HEAD = 96.0, 492.0, 30.0, 8.0, 30.0  # user units
 
@@ -34,7 +35,7 @@ def lanes_picture(
     """
     runs(traces)
     ends_after(until)
-    n_steps = whole("n_steps", n_steps, 1)
+    n_steps = whole_number("n_steps", n_steps, 1)
     shown: dict[str, list[Step]] = {}
     begin = first if isinstance(first, Mapping) else dict.fromkeys(traces, first)
     if unnamed := [title for title in traces if title not in begin]:

@@ -8,8 +8,9 @@ from itertools import accumulate, pairwise, product
 from typing import Any, Unpack
 
 from chunkprefill.measure import measured
-from chunkprefill.plots.checks import a_word_each, amounts, few_enough, one_of, whole
+from chunkprefill.plots.checks import a_word_each, amounts, few_enough, one_of
 from chunkprefill.plots.style import COLOURS, LOOK, WIDTH, Canvas, Picture, Table, WordsAndAlt, picture
+from chunkprefill.whole import whole_number
 
 
 def mask_picture(
@@ -28,7 +29,7 @@ def mask_picture(
     words:         the tokens' texts, if the columns should show them
     Raises ValueError for an empty chunk, a negative start, a mask of another shape, or too many cells to read.
     """
-    start, length = whole("start", start, 0), whole("length", length, 1)
+    start, length = whole_number("start", start, 0), whole_number("length", length, 1)
     end = start + length
     few_enough(length * end, f"{length:,} queries by {end:,} keys")
     a_word_each("words", words, end)
@@ -113,7 +114,7 @@ def filling_picture(
     """
     if not lengths:
         raise ValueError("chunk lengths must be at least 1, they are []")
-    lengths = [whole(f"chunk {i}", length, 1) for i, length in enumerate(lengths)]
+    lengths = [whole_number(f"chunk {i}", length, 1) for i, length in enumerate(lengths)]
     few_enough(len(lengths) * min(sum(lengths), 3 * len(lengths)), f"{len(lengths):,} passes")
     a_word_each("words", words, sum(lengths))
     step = len(lengths) if step is None else step

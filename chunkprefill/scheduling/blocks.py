@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from chunkprefill.scheduling.core import whole_number
-from chunkprefill.whole import flag
+from chunkprefill.whole import flag, whole_number
 
 
 @dataclass(eq=False, slots=True)

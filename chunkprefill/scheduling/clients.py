@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from chunkprefill.scheduling.arguments import check_requests
 from chunkprefill.scheduling.core import Batch, Request, Rid
+from chunkprefill.whole import whole_number
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,10 @@ def clients(n: int, requests: Iterable[Request]) -> Clients:
     the end of the step with its last token. Known elsewhere as a benchmark's `max_concurrency`.
     Raises ValueError for fewer than one client, and for what is no request.
     """
-    if not hasattr(n, "__index__") or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n is {n!r}: a whole number of at least 1 client is needed")
+    n = whole_number("n, the number of clients,", n, 1)
     given = listed(requests)
     check_requests(given)
-    return Clients(int(n), tuple(sorted(given, key=lambda request: request.arrival)))
+    return Clients(n, tuple(sorted(given, key=lambda request: request.arrival)))
 
 
 def listed(requests: Iterable[Request] | Clients) -> tuple[Request, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from chunkprefill.whole import as_real, as_whole
+from chunkprefill.whole import as_whole, check_fields, real_number, whole_number
 
 Rid = int | str
 
@@ -18,14 +17,6 @@ class ScheduleError(ValueError):
 
 class Closed(ScheduleError, AttributeError):
     """A policy tried to use what only the loop may use: nothing changed, and `hasattr` is False."""
-
-
-def whole_number(what: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`; numpy integers pass, bools and floats do not."""
-    number = as_whole(value)
-    if number is None or number < least:
-        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    return number
 
 
 def _pairs(name: str, segments: Any) -> list[tuple[Any, Any]]:
@@ -79,12 +70,8 @@ class Request:
                 raise ValueError(f"request {self.rid!r}: rid must be a whole number or a string")
             put(self, "rid", number)
         name = f"request {self.rid}"
-        for what in ("n_prompt", "n_output"):
-            put(self, what, whole_number(f"{name}: {what}", getattr(self, what), 1))
-        arrival = as_real(self.arrival)
-        if arrival is None or not (math.isfinite(arrival) and arrival >= 0):
-            raise ValueError(f"{name}: arrival must be finite and at least 0 s, got {self.arrival!r}")
-        put(self, "arrival", float(arrival))
+        check_fields(self, whole_number, ("n_prompt", "n_output"), of=f"{name}: ", least=1)
+        put(self, "arrival", float(real_number(f"{name}: arrival, in s,", self.arrival)))
         if (priority := as_whole(self.priority)) is None:
             raise ValueError(f"{name}: priority must be a whole number, got {self.priority!r}")
         put(self, "priority", priority)

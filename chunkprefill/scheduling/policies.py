@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from math import inf
 
-from chunkprefill.scheduling.core import Plan, Rid, Sequence, whole_number
+from chunkprefill.scheduling.core import Plan, Rid, Sequence
 from chunkprefill.scheduling.state import State
-from chunkprefill.whole import flag
+from chunkprefill.whole import check_fields, flag, real_number, whole_number
 
 ORDERS = ("arrival", "shortest", "priority", "hrrn")  # in which ChunkedPrefill serves prompts
 
@@ -275,9 +275,7 @@ class ChunkedPrefill(_Checked):
             raise ValueError(f"ChunkedPrefill: order is {', '.join(ORDERS)}; got {self.order!r}")
         if self.token_budget is None and self.prefill_cap is None:
             raise ValueError("ChunkedPrefill: token_budget and prefill_cap are None; one of them is needed")
-        number = isinstance(self.aging, (int, float)) and not isinstance(self.aging, bool)
-        if not number or not 0 <= self.aging < inf:
-            raise ValueError(f"ChunkedPrefill: aging must be a number of at least 0, got {self.aging!r}")
+        check_fields(self, real_number, ("aging",), of="ChunkedPrefill: ")
         if self.aging and self.order != "shortest":
             raise ValueError(f"ChunkedPrefill: aging is for order 'shortest', got {self.order!r}")
 

@@ -8,9 +8,9 @@ from heapq import heapify, heappop
 from math import inf
 from typing import Any
 
-from chunkprefill.scheduling.core import Plan, Rid, Sequence, whole_number
+from chunkprefill.scheduling.core import Plan, Rid, Sequence
 from chunkprefill.scheduling.state import State, Trial
-from chunkprefill.whole import as_real, flag
+from chunkprefill.whole import check_fields, flag, real_number, whole_number
 
 
 def _urgency(seq: Sequence) -> tuple[int, int]:
@@ -48,20 +48,15 @@ class VllmV1:
     num_speculative_tokens: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
-        least = {"max_num_batched_tokens": 1, "max_num_seqs": 1, "long_prefill_token_threshold": 0}
-        least["num_speculative_tokens"] = 0
+        of, counts = "VllmV1: ", ("long_prefill_token_threshold", "num_speculative_tokens")
+        check_fields(self, whole_number, ("max_num_batched_tokens", "max_num_seqs"), of=of, least=1)
+        check_fields(self, whole_number, counts, of=of, least=0)
         if self.max_model_len is not None:
-            least["max_model_len"] = 2
-        for name, low in least.items():
-            number = whole_number(f"VllmV1: {name}", getattr(self, name), low)
-            object.__setattr__(self, name, number)
+            check_fields(self, whole_number, ("max_model_len",), of=of, least=2)
+        check_fields(self, flag, ("enable_chunked_prefill", "scheduler_reserve_full_isl"), of=of)
+        check_fields(self, real_number, ("watermark",), of=of, below=1.0)
         if self.policy not in ("fcfs", "priority"):
             raise ValueError(f"VllmV1: policy is fcfs or priority, got {self.policy!r}")
-        for name in ("enable_chunked_prefill", "scheduler_reserve_full_isl"):
-            object.__setattr__(self, name, flag(f"VllmV1: {name}", getattr(self, name)))
-        watermark = as_real(self.watermark)
-        if watermark is None or not 0 <= watermark < 1:
-            raise ValueError(f"VllmV1: watermark must be at least 0 and below 1, got {self.watermark!r}")
 
     @property
     def _speculates(self) -> bool:

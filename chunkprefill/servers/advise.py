@@ -19,14 +19,15 @@ from chunkprefill.metrics.tally import Tally, quantile
 from chunkprefill.model.config import Config
 from chunkprefill.plots.style import Table
 from chunkprefill.scheduling.blocks import BlockPool
-from chunkprefill.scheduling.core import Request, ScheduleError, whole_number
+from chunkprefill.scheduling.core import Request, ScheduleError
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
 from chunkprefill.servers.client import clean
 from chunkprefill.simulation.cost import SchedulerCost
 from chunkprefill.simulation.price import pool_for, price
 from chunkprefill.simulation.simulate import simulate
-from chunkprefill.whole import as_real, as_whole, real_number
+from chunkprefill.strict import shown
+from chunkprefill.whole import check_fields, real_number, whole_number
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384)  # tokens a step
 SEATS = 256  # sequences at once: vLLM's default
@@ -57,9 +58,7 @@ class Promise:
         for name, values in known.items():
             if (value := getattr(self, name)) not in values:
                 raise ValueError(f"a promise of {name} {value!r}; there are {', '.join(map(repr, values))}")
-        object.__setattr__(
-            self, "bound", real_number("the bound of a promise, in s,", self.bound, above=True)
-        )
+        check_fields(self, real_number, ("bound",), of="a promise: ", above=True)
 
     @classmethod
     def of(cls, text: str) -> Promise:
@@ -85,6 +84,14 @@ class Promise:
         return f"{self.metric.upper()}{who}, {self.at.upper() if self.at != 'max' else 'largest'}: {_s(self.bound)}"
 
 
+def _pair_of_tokens(what: str, given: Any) -> tuple[int, int]:
+    """Prompt and output tokens of a request. ValueError for what is no pair of them."""
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(f"{what} must be (prompt, output) tokens, got {shown(given)}")
+    prompt, output = (whole_number(f"{what}: tokens", n, 1, 1_000_000) for n in given)
+    return prompt, output
+
+
 @dataclass(frozen=True)
 class Mix:
     """Chats and documents that come at random: requests/s, and (prompt, output) tokens of each, on average.
@@ -101,28 +108,12 @@ class Mix:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        rates = [as_real(rate) for rate in (self.chats_per_s, self.documents_per_s)]
-        good = [rate for rate in rates if rate is not None and 0 <= rate < 1e5]
-        if len(good) < 2 or sum(good) <= 0:
-            raise ValueError(
-                "rates must be from 0 to below 100,000 a second and not both 0: "
-                f"{(self.chats_per_s, self.documents_per_s)}"
-            )
-        put(self, "chats_per_s", good[0])
-        put(self, "documents_per_s", good[1])
-        for name in ("chat", "document"):
-            given = getattr(self, name)
-            lengths = [as_whole(x) for x in given] if isinstance(given, (tuple, list)) else []
-            whole = [x for x in lengths if x is not None and 1 <= x <= 1_000_000]
-            if len(lengths) != 2 or len(whole) != 2:
-                raise ValueError(f"{name}: (prompt, output) tokens, each from 1 to 1,000,000: {given}")
-            put(self, name, (whole[0], whole[1]))
-        n = as_whole(self.n)
-        if n is None or not 20 <= n <= 20_000:
-            raise ValueError(f"n must be from 20 to 20,000 requests, got {self.n!r}")
-        put(self, "n", n)
-        put(self, "seed", whole_number("seed", self.seed, 0))
+        check_fields(self, real_number, ("chats_per_s", "documents_per_s"), below=1e5)
+        if not self.chats_per_s + self.documents_per_s:
+            raise ValueError("chats_per_s and documents_per_s are both 0: nothing comes")
+        check_fields(self, _pair_of_tokens, ("chat", "document"))
+        check_fields(self, whole_number, ("n",), least=20, most=20_000)
+        check_fields(self, whole_number, ("seed",), least=0)
 
     def requests(self) -> list[Request]:
         """The requests, by name of their class: `chats 0`, `documents 1`."""
@@ -508,12 +499,7 @@ def advise(
 def _budgets(budgets: Any) -> list[int]:
     """The budgets to try. ValueError for what is none."""
     given = budgets if isinstance(budgets, Iterable) and not isinstance(budgets, str) else [budgets]
-    listed = []
-    for each in given:
-        budget = as_whole(each)
-        if budget is None or not 1 <= budget <= 1 << 20:
-            raise ValueError(f"a budget is a whole number from 1 to {1 << 20:,}, got {each!r}")
-        listed.append(budget)
+    listed = [whole_number("a budget", each, 1, 1 << 20) for each in given]
     if not listed:
         raise ValueError("no budget to try: give one, such as 512")
     return listed

@@ -33,6 +33,7 @@ from chunkprefill.servers.client import (
 )
 from chunkprefill.servers.judge import in_bursts
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
+from chunkprefill.whole import check_fields, whole_number
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -81,19 +82,12 @@ class ProbePlan:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        ranges = {
-            "chats": (1, 16),
-            "late": (1, len(LATE_AT)),
-            "prompt": (4, 1024),
-            "answer": (32, 4096),
-            "rounds": (1, 8),
-        }
+        ranges = {"chats": (1, 16), "late": (1, len(LATE_AT)), "prompt": (4, 1024), "rounds": (1, 8)}
+        ranges["answer"] = (32, 4096)
         if self.document is not None:
             ranges["document"] = (64, 1_000_000)
         for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ValueError(f"{name} must be a whole number from {least} to {most:,}, got {value!r}")
+            check_fields(self, whole_number, (name,), least=least, most=most)
         if not 1 <= self.seconds <= 3600:
             raise ValueError(f"seconds must be from 1 to 3,600, got {self.seconds!r}")
 

@@ -7,7 +7,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -15,11 +15,11 @@ from warnings import warn
 import numpy as np
 
 from chunkprefill.metrics.waits import tbt, ttft
-from chunkprefill.scheduling.core import Batch, whole_number
+from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.cost import SchedulerCost
 from chunkprefill.strict import loads
-from chunkprefill.whole import as_real
+from chunkprefill.whole import real_number, whole_number
 
 FORMAT, VERSION = "chunkprefill-calibrated", 1
 TERMS = ("chunk", "chunk_keys", "chunk_pairs", "decode", "decode_keys", "emit")
@@ -119,10 +119,7 @@ def _measured(i: int, step: Any) -> tuple[Batch, float]:
         batch, given = None, None
     if not isinstance(batch, Batch):
         raise ValueError(f"step {i} is {step!r}: a Batch and its seconds are needed")
-    seconds = as_real(given)
-    if seconds is None or not 0 < seconds < inf:
-        raise ValueError(f"step {i}: {given} s; more than 0 is needed, and a finite number")
-    return batch, seconds
+    return batch, real_number(f"step {i}: its seconds", given, above=True)
 
 
 def fit(

@@ -112,20 +112,13 @@ def capacity(
     Raises what `simulate` does.
     """
     requests = list(requests)
-    numbers: dict[str, float | None] = {
-        "tbt_bound": tbt_bound,
-        "delay_bound": delay_bound,
-        "tolerance": tolerance,
-    }
-    numbers |= {"tbt_max_bound": tbt_max_bound, "start": start}
-    for name, value in numbers.items():
-        optional = name in ("tbt_max_bound", "start") and value is None
-        if not optional and as_real(value) is None:
-            raise ValueError(f"{name} is {value!r}, a number is needed")
-    if tbt_max_bound is not None and not tbt_max_bound > 0:
-        raise ValueError(f"tbt_max_bound is {tbt_max_bound} s; more than 0 is needed")
-    if not (tbt_bound > 0 and delay_bound >= 0 and tolerance > 0):
-        raise ValueError(f"bounds {tbt_bound} s, {delay_bound} s and tolerance {tolerance} must be above 0")
+    given = {"tbt_bound": tbt_bound, "delay_bound": delay_bound, "tolerance": tolerance}
+    given |= {} if tbt_max_bound is None else {"tbt_max_bound": tbt_max_bound}
+    given |= {} if start is None else {"start": start}
+    for name, value in given.items():
+        least = "of at least" if name == "delay_bound" else "above"
+        if as_real(value) is None or not (value > 0 or (value == 0 and name == "delay_bound")):
+            raise ValueError(f"{name} must be a number {least} 0, got {value!r}")
     probes: list[Probe] = []
 
     def met(rate: float) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from chunkprefill.configs import DTYPES, Device
 from chunkprefill.model.config import Config
 from chunkprefill.simulation.layout import Layout, Shard, all_reduce_s
-from chunkprefill.whole import as_real
+from chunkprefill.whole import check_fields, real_number
 
 if TYPE_CHECKING:
     from chunkprefill.scheduling.core import Batch, Totals
@@ -87,9 +87,7 @@ class Kernels:
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise TypeError(f"Kernels: {name} must be a {kind.__name__}, got a {type(value).__name__}")
-        overhead = as_real(self.overhead)
-        if overhead is None or not 0 <= overhead < inf:
-            raise ValueError(f"Kernels: overhead must be finite and at least 0 s, got {self.overhead!r}")
+        check_fields(self, real_number, ("overhead",), of="Kernels: ")
         _ = self._shard, self._rates  # what this device cannot hold or compute is refused here
         all_reduce_s(0, self.layout, self.device)
 

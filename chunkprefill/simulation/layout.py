@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chunkprefill.configs import DTYPES, Device, cache_dtype, dtype_name
 from chunkprefill.model.config import Config
-from chunkprefill.whole import as_whole
+from chunkprefill.whole import check_fields, whole_number
 
 #: Adding up over a link: s that no size removes, share of the link's bytes/s that is reached.
 #: NVLink: nccl-tests on H100s ("Where tensor-parallel inference hits the NVLink wall", W. Hacking, 2026: 366
@@ -33,10 +33,7 @@ class Layout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         object.__setattr__(self, "kv_dtype", cache_dtype(self.kv_dtype))
-        tp = as_whole(self.tp)
-        if tp is None or tp < 1:
-            raise ValueError(f"tp must be a whole number of at least 1 device, got {self.tp!r}")
-        object.__setattr__(self, "tp", tp)
+        check_fields(self, whole_number, ("tp",), least=1)
 
     @property
     def cache(self) -> str:

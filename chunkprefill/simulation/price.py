@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from chunkprefill.configs import DEVICES, Device, find_device, find_model
 from chunkprefill.model.config import Config
 from chunkprefill.scheduling.blocks import BlockPool
-from chunkprefill.scheduling.core import whole_number
 from chunkprefill.simulation.cost import Roofline
 from chunkprefill.simulation.kernels import Kernels
 from chunkprefill.simulation.layout import Layout, Shard
 from chunkprefill.simulation.published import FITS
-from chunkprefill.whole import as_real, flag
+from chunkprefill.whole import as_real, check_fields, flag, whole_number
 
 #: Devices with the chip of one whose kernels were timed, and another memory.
 SAME_CHIP = {"h200": "h100"}
@@ -87,12 +86,11 @@ class Serving:
     prompt_logprobs: bool = False  # logits of every prompt token, not of the sampled rows alone
 
     def __post_init__(self) -> None:
-        for name in ("budget", "max_seqs", "block_size"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
+        check_fields(self, whole_number, ("budget", "max_seqs", "block_size"), least=1)
+        check_fields(self, flag, ("prompt_logprobs",))
         share = as_real(self.utilisation)
         if share is None or not 0 < share <= 1:
             raise ValueError(f"utilisation must be above 0 and at most 1, got {self.utilisation!r}")
-        object.__setattr__(self, "prompt_logprobs", flag("prompt_logprobs", self.prompt_logprobs))
 
 
 def memory_use(

@@ -1018,7 +1018,7 @@ def test_the_form_advises_as_the_command_does():
         ({"n": None}, "n: None is no whole number"),
         ({"tp": 1.5}, "tp: 1.5; a whole number"),
         ({"chat_prompt": math.inf}, "chat prompt: inf"),
-        ({"chats_per_s": math.nan}, "rates"),
+        ({"chats_per_s": math.nan}, "chats_per_s must be"),
         ({"dtype": "<b>"}, "<b>"),
     ],
 )  # fmt: skip

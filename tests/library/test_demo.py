@@ -95,7 +95,7 @@ def test_real_weights_say_the_same_for_chunks_of_1_and_of_999() -> None:
         (["--model", "tiny", "--tokens", "-1"], "--tokens is -1"),
         (["--model", "tiny", ""], "0 tokens"),
         (["--model", "no-such-model"], "no model 'no-such-model'"),
-        (["--model", "tiny", "x" * 9000], "positions for 1 to 8192"),
+        (["--model", "tiny", "x" * 9000], "positions, must be a whole number from 1 to 8,192"),
     ],
 )
 def test_errors_are_one_line(capsys: Any, args: list[str], message: str) -> None:

@@ -55,25 +55,25 @@ def test_numbers_are_read_and_kept_as_pythons_own(value: Any) -> None:
 def test_what_is_no_number_is_refused_by_name_everywhere(value: Any) -> None:
     assert as_real(value) is None
     for name in ("memory", "n_sms", "link"):
-        with pytest.raises(ValueError, match=f"device 'card': {name} is "):
+        with pytest.raises(ValueError, match=f"device 'card': {name} must be a "):
             cp.Device(**(CARD | {name: value}))
     for name in ("rope_theta", "norm_eps"):
-        with pytest.raises(ValueError, match=f"{name} is .*, a number is needed"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number"):
             cp.Config(**SHAPE, **{name: value})
-    with pytest.raises(ValueError, match="request 1: arrival must be"):
+    with pytest.raises(ValueError, match="request 1: arrival, in s, must be"):
         cp.Request(1, value, 8, 8)
     with pytest.raises(ValueError, match="watermark must be"):
         cp.VllmV1(watermark=value)
     with pytest.raises(ValueError, match="utilisation must be"):
         cp.Serving(512, utilisation=value)
-    with pytest.raises(ValueError, match="rates must be"):
+    with pytest.raises(ValueError, match="chats_per_s must be a finite number"):
         cp.Mix(chats_per_s=value)
-    with pytest.raises(ValueError, match="the bound of a promise"):
+    with pytest.raises(ValueError, match="a promise: bound must be"):
         cp.Promise("tbt", "", "p99", value)
-    with pytest.raises(ValueError, match=r"tbt_bound is .*, a number is needed"):
+    with pytest.raises(ValueError, match="tbt_bound must be a number above 0"):
         cp.capacity(cp.poisson(20, 1.0), cp.VllmV1(256), tbt_bound=value)
     batch = cp.Batch((0,), (0,), (8,), (True,))
-    with pytest.raises(ValueError, match=r"step 0: .* s; more than 0 is needed"):
+    with pytest.raises(ValueError, match="step 0: its seconds must be a finite number above 0"):
         cp.fit([(batch, value)])
 
 
@@ -103,7 +103,11 @@ def test_what_is_neither_true_nor_false_is_refused_by_name(value: Any) -> None:
         ([([8], 1.0)], None, r"step 0 is .*: a Batch and its seconds"),
         ([], [8.5, 16], r"a corner of the curve must be .* got 8\.5"),
         ([], ["8", 16], "a corner of the curve must be .* got '8'"),
-        ([(cp.Batch((0,), (0,), (8,), (True,)), float("inf"))], None, "step 0: inf s; more than 0"),
+        (
+            [(cp.Batch((0,), (0,), (8,), (True,)), float("inf"))],
+            None,
+            "step 0: its seconds must be a finite number above 0, got inf",
+        ),
     ],
 )
 def test_steps_that_are_none_are_not_fitted(steps: Any, tokens: Any, message: str) -> None:

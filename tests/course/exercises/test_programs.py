@@ -666,7 +666,11 @@ WRONG = [
         lambda b, n, s: [(k, b, 0) for k in range(s)],
         "n_output must be a whole number of at least 1",
     ),
-    ("starve", lambda b, n, s: [(k - 1, b, 1) for k in range(s)], "arrival must be finite and at least 0 s"),
+    (
+        "starve",
+        lambda b, n, s: [(k - 1, b, 1) for k in range(s)],
+        "arrival, in s, must be a finite number of at least 0",
+    ),
     ("starve", lambda b, n, s: [(None, b, 1) for k in range(s)], "expected (arrival, n_prompt, n_output)"),
     ("starve", lambda b, n, s: [(k, n, 1) for k in range(s)], "as long as the document"),
     ("refute_claim", lambda b, p: [(None, b * (p + 1), 1), (0, 1, 1)], "expected (arrival, n_prompt"),

@@ -95,7 +95,10 @@ def test_a_dtype_that_is_none_is_named(dtype: Any) -> None:
 def test_a_length_of_a_cache_that_is_no_whole_number_is_named(max_len: Any) -> None:
     with pytest.raises(ValueError) as error:
         cp.KVCache(small_model().config, max_len)
-    assert f"max_len is {max_len!r};" in str(error.value)
+    assert str(error.value).startswith(
+        "max_len, within the model's positions, must be a whole number from 1 to "
+    )
+    assert str(error.value).endswith(f", got {max_len!r}")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "", 3.5, None, "meta", ["cpu"], "fpga"])
@@ -121,7 +124,9 @@ def test_a_length_that_the_cache_does_not_hold_is_refused_and_nothing_changes(le
     cp.prefill(model, [1, 2, 3, 4, 5], cache, 2)
     with pytest.raises(ValueError) as error:
         cache.length = length
-    assert f"length is {length!r}; a whole number from 0 to the 5 positions" in str(error.value)
+    assert f"within the positions written, must be a whole number from 0 to 5, got {length!r}" in str(
+        error.value
+    )
     assert cache.length == 5
 
 
@@ -139,9 +144,9 @@ def test_a_cache_may_be_cut_back_and_filled_anew() -> None:
 @pytest.mark.parametrize(
     ("n_tokens", "chunk_size", "message"),
     [
-        (12.0, 5, "n_tokens is 12.0"),
-        ("12", 5, "n_tokens is '12'"),
-        (None, 5, "n_tokens is None"),
+        (12.0, 5, "n_tokens must be a whole number.* got 12.0"),
+        ("12", 5, "n_tokens must be a whole number.* got '12'"),
+        (None, 5, "n_tokens must be a whole number.* got None"),
         (5, {2, 3}, "chunk_size is a set, which has no order"),
         (5, frozenset([2, 3]), "chunk_size is a frozenset"),
         (5, {2: 1, 3: 1}, "chunk_size is a dict"),

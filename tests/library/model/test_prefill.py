@@ -31,10 +31,10 @@ def state(kv: cp.KVCache) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     ("tokens", "chunk", "message"),
     [
-        (TOKENS, 0, "chunk_size is 0"),
-        (TOKENS, -3, "chunk_size is -3"),
-        (TOKENS, [4, 0, 6], "chunk 1 has 0 tokens"),
-        (TOKENS, [12, -2], "chunk 1 has -2 tokens"),
+        (TOKENS, 0, "chunk_size.* must be a whole number of at least 1, got 0"),
+        (TOKENS, -3, "chunk_size.* must be a whole number of at least 1, got -3"),
+        (TOKENS, [4, 0, 6], "chunk 1 must be a whole number of at least 1, got 0"),
+        (TOKENS, [12, -2], "chunk 1 must be a whole number of at least 1, got -2"),
         (TOKENS, [4, 4], "add up to 8 tokens, the prompt has 10"),
         (TOKENS, [], "add up to 0 tokens, the prompt has 10"),
         (TOKENS, np.array([5, 6]), "add up to 11 tokens, the prompt has 10"),
@@ -67,7 +67,8 @@ def test_a_chunk_size_of_the_wrong_type_is_refused(chunk: Any) -> None:
     kv = filled()
     with pytest.raises(ValueError) as error:
         cp.prefill(MODEL, TOKENS, kv, chunk)
-    assert str(error.value) == f"chunk_size is {chunk!r}: a whole number or a list of lengths is needed"
+    said = "chunk_size, where it is no list of lengths, must be a whole number of at least 1"
+    assert str(error.value) == f"{said}, got {chunk!r}"
     assert kv.length == 3
 
 
@@ -76,7 +77,7 @@ def test_a_length_of_the_wrong_type_is_refused_by_its_place(length: Any) -> None
     kv = filled()
     with pytest.raises(ValueError) as error:
         cp.prefill(MODEL, TOKENS, kv, [5, length])
-    assert str(error.value) == f"chunk 1 is {length!r}: a whole number of tokens is needed"
+    assert str(error.value) == f"chunk 1 must be a whole number of at least 1, got {length!r}"
     assert kv.length == 3
 
 
@@ -194,9 +195,9 @@ def test_generate_stops_at_a_stop_token_and_keeps_it() -> None:
 @pytest.mark.parametrize(
     ("tokens", "n", "room", "message"),
     [
-        (TOKENS, -1, 20, "n is -1"),
-        (TOKENS, 2.0, 20, "n is 2.0: a whole number of tokens"),
-        (TOKENS, "4", 20, "n is '4': a whole number of tokens"),
+        (TOKENS, -1, 20, "n must be a whole number of at least 0, got -1"),
+        (TOKENS, 2.0, 20, "n must be a whole number of at least 0, got 2.0"),
+        (TOKENS, "4", 20, "n must be a whole number of at least 0, got '4'"),
         (TOKENS, 12, 20, "10 prompt tokens and 12 new ones need 21 positions, there are 20"),
         ([], 3, 20, "0 tokens"),
         ([99], 3, 20, "99 is outside"),

@@ -190,7 +190,10 @@ def test_old_buffers_are_passed_over(folder: Path) -> None:
         ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope'.*length of the whole sequence"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is None"),
         ({"rope_scaling": [1]}, "an object is needed"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": -1.0}}, "rope_theta -1"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": -1.0}},
+            "rope_theta must be a finite number above 0, got -1",
+        ),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"model_type": "mistral", "architectures": ..., "sliding_window": 8}, "sliding_window is 8"),

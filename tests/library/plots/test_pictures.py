@@ -111,8 +111,8 @@ def test_a_filling_cache_covers_every_position_once_and_emits_last(lengths, data
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda: mask_picture(-1, 2), "start is -1"),
-        (lambda: mask_picture(1, 0), "length is 0"),
+        (lambda: mask_picture(-1, 2), "start must be a whole number of at least 0, got -1"),
+        (lambda: mask_picture(1, 0), "length must be a whole number of at least 1, got 0"),
         (lambda: mask_picture(1, 1, [[True]]), "1 rows of 2"),
         (lambda: filling_picture([]), "at least 1"),
         (lambda: filling_picture([2, 0]), "at least 1"),

@@ -74,7 +74,7 @@ def test_a_request_evicted_and_resumed_is_answered_once():
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", None, True])
 def test_a_number_of_clients_that_is_none(n):
-    with pytest.raises(ValueError, match="whole number of at least 1 client"):
+    with pytest.raises(ValueError, match="the number of clients, must be a whole number of at least 1"):
         cp.clients(n, [])
 
 

@@ -253,7 +253,7 @@ def test_a_lone_resumed_sequence_may_exceed_a_budget_that_its_outputs_outgrew():
         ({"n_prompt": 2.5}, "request 1: n_prompt.*2.5"),
         ({"n_prompt": True}, "request 1: n_prompt.*True"),
         ({"n_output": 0}, "request 1: n_output.*got 0"),
-        ({"arrival": -1.0}, "request 1: arrival must be finite and at least 0 s, got -1.0"),
+        ({"arrival": -1.0}, "request 1: arrival, in s, must be a finite number of at least 0, got -1.0"),
         ({"arrival": float("nan")}, "request 1: arrival.*nan"),
         ({"arrival": float("inf")}, "request 1: arrival.*inf"),
         ({"arrival": "soon"}, "request 1: arrival.*'soon'"),

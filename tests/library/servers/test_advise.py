@@ -191,7 +191,7 @@ def test_a_promise_that_no_request_can_break_is_not_said_to_be_kept():
     ("changes", "words"),
     [
         ({"budgets": ()}, "no budget to try"),
-        ({"budgets": ["512"]}, "a budget is a whole number from 1 to 1,048,576, got '512'"),
+        ({"budgets": ["512"]}, "a budget must be a whole number from 1 to 1,048,576, got '512'"),
         ({"budgets": "512"}, "got '512'"),
         ({"promises": [3]}, "no promise"),
         ({"promises": None}, "no promise to keep"),
@@ -217,13 +217,14 @@ def test_a_config_that_is_refused_is_named_with_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"chat": 300}, "chat: "),
+        ({"chat": 300}, "chat must be"),
+        ({"chat": (300, 200, 1)}, "chat must be"),
         ({"chat": (True, 2)}, "chat: "),
         ({"n": 30.5}, "n must be"),
         ({"n": "30"}, "n must be"),
         ({"seed": None}, "seed must be"),
-        ({"chats_per_s": 0.0, "documents_per_s": 0.0}, "rates"),
-        ({"chats_per_s": math.nan}, "rates"),
+        ({"chats_per_s": 0.0, "documents_per_s": 0.0}, "both 0"),
+        ({"chats_per_s": math.nan}, "chats_per_s must be"),
         ({"chat": (0, 1)}, "chat: "),
         ({"n": 3}, "n must be"),
     ],
@@ -251,7 +252,7 @@ def test_the_command(capsys):
         (["llama-3-8b", "h100", "--chat", "300"], "PROMPT+OUTPUT"),
         (["llama-3-8b", "h100", "--promise", "soon"], "no promise 'soon'"),
         (["llama-3-8b", "h100", "--trace", "/nowhere.json"], "/nowhere.json"),
-        (["llama-3-8b", "h100", "--budgets", "0"], "a budget is a whole number from 1"),
+        (["llama-3-8b", "h100", "--budgets", "0"], "a budget must be a whole number from 1"),
     ],
 )
 def test_bad_input_is_one_line(options, words, capsys):
