@@ -6,6 +6,8 @@ import sys
 import time
 from argparse import Namespace
 
+from chunkprefill.strict import printable
+
 DEFAULT_PROMPT = """\
 Read this, then answer. Two friends run a small bakery by the harbour. Anna bakes the bread at \
 night, and Ben sells it in the morning. On Monday a hotel ordered four hundred rolls at once. Anna \
@@ -72,5 +74,5 @@ def _demo(args: Namespace) -> int:
 
     output = decode(model, logits, cache, args.tokens, stop=tokenizer.stop, progress=True)
     text = tokenizer.decode(output)
-    print("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
+    print(printable(text))
     return 0 if same else 1

@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from chunkprefill.measure import measured
-from chunkprefill.plots.style import Table
+from chunkprefill.plots.style import Table, Tabular
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import PARTS, Trace
 from chunkprefill.simulation.calibration import nonnegative
@@ -37,8 +37,8 @@ CODE = {
 }
 
 
-@dataclass(frozen=True)
-class Breakdown:
+@dataclass(frozen=True, repr=False)
+class Breakdown(Tabular):
     """How the steps of a run divide; s a step, each part's median over the steps.
 
     parts: by the names of `PARTS`. execution: what the loop waits for the pass. check: the contract. covered:
@@ -81,14 +81,6 @@ class Breakdown:
         head = ("part", "a step", "of all parts", "code")
         return Table(header=head, rows=rows, caption=f"{self.label} ({self.n_steps} steps)".strip())
 
-    def __str__(self) -> str:
-        return str(self.table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
 
 def breakdown(trace: Trace, *, label: str = "", skip: int = 1) -> Breakdown:
     """How the steps of a measured run divide; the first `skip` steps, which warm up, are left out.
@@ -126,8 +118,8 @@ def part_times(trace: Trace, *names: str, skip: int = 0) -> list[Timed]:
     return [(step.batch, sum(seconds)) for step, seconds in zip(trace.steps[skip:], zip(*columns))]
 
 
-@dataclass(frozen=True)
-class OverheadFit:
+@dataclass(frozen=True, repr=False)
+class OverheadFit(Tabular):
     """Seconds of scheduling a step, as s0 + per_decode · decodes + per_chunk · chunks + per_token · tokens.
 
     cost: the coefficients, s. r2: the share of the variance that they explain. fitted, held_out: for each
@@ -169,14 +161,6 @@ class OverheadFit:
             words = f"error of {len(self.held_out)} steps held out, median"
             rows.append((words, measured(self.held_out_error, "%")))
         return Table(header=("what", "found"), rows=rows)
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def fit_overhead(steps: Iterable[Timed], held_out: Iterable[Timed] = ()) -> OverheadFit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from chunkprefill.metrics import waits as metrics
 from chunkprefill.metrics.summary import DEFINITIONS, Spread
 from chunkprefill.plots.checks import one_of, runs
 from chunkprefill.plots.dashboard import plain
-from chunkprefill.plots.style import COLOURS, LOOK, WIDTH, Picture, Table, Words, picture
+from chunkprefill.plots.style import COLOURS, Picture, Table, Words, figure, picture
 from chunkprefill.scheduling.trace import Trace
 
 if TYPE_CHECKING:
@@ -90,37 +90,31 @@ def cdf_picture(
 
     words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     words.setdefault("badge", "simulated")
     table = spread_table(traces, metric, say=measured if words["badge"] == "measured" else plain)
     said = "; ".join(f"{row[0]}: median {row[1]}, P99 {row[3]}, maximum {row[4]}" for row in table.rows)
-    with matplotlib.rc_context(LOOK):
-        fig = Figure(figsize=(WIDTH / 100, height / 100), layout="constrained")
+    with figure(height / 100) as fig:
         cdf(traces, fig.add_subplot(), metric, tail=tail)
-        return picture(
-            fig,
-            alt=f"Distribution of {metric}. {said}.",
-            table=table,
-            **words,
-        )
+        return picture(fig, alt=f"Distribution of {metric}. {said}.", table=table, **words)
+
+
+class Columns(NamedTuple):
+    """The columns of a sweep's rows that a frontier draws: a line for each `by`, a dot for each `point`."""
+
+    x: str = "output_tokens_per_s"
+    y: str = "tbt_p99"
+    by: str = "policy"
+    point: str = "workload"
 
 
 def frontier(
-    rows: Iterable[Mapping[str, Any]],
-    ax: Axes,
-    *,
-    x: str = "output_tokens_per_s",
-    y: str = "tbt_p99",
-    by: str = "policy",
-    point: str = "workload",
-    bound: float | None = None,
+    rows: Iterable[Mapping[str, Any]], ax: Axes, columns: Columns, *, bound: float | None = None
 ) -> None:
-    """Throughput against latency from the rows of a sweep: a line for each `by`, a dot for each `point`.
+    """Throughput against latency from the rows of a sweep. bound: a broken line at that y.
 
-    bound: a broken line at that y. Below and to the right is better.
+    Below and to the right is better.
     """
+    x, y, by, point = columns
     for (name, series), (colour, dash) in zip(_series(rows, by).items(), LOOKS):
         xs, ys = [row[x] for row in series], [row[y] for row in series]
         ax.plot(xs, ys, linestyle=dash, marker="o", color=colour, label=name)
@@ -180,10 +174,8 @@ def frontier_picture(
 
     words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    rows = _checked(rows, (x, y, by, point))
+    columns = Columns(x, y, by, point)
+    rows = _checked(rows, columns)
     words.setdefault("badge", "simulated")
     say = measured if words["badge"] == "measured" else plain
     ends = "; ".join(
@@ -191,15 +183,11 @@ def frontier_picture(
         f"{say(series[-1][x], '')}"
         for name, series in _series(rows, by).items()
     )
-    with matplotlib.rc_context(LOOK):
-        fig = Figure(figsize=(WIDTH / 100, 4.2), layout="constrained")
-        frontier(rows, fig.add_subplot(), x=x, y=y, by=by, point=point, bound=bound)
-        return picture(
-            fig,
-            alt=f"{_words(y)} against {_words(x)}, by {by}. {ends}.",
-            table=frontier_table(rows, x=x, y=y, by=by, point=point, say=say),
-            **words,
-        )
+    alt = f"{_words(y)} against {_words(x)}, by {by}. {ends}."
+    table = frontier_table(rows, **columns._asdict(), say=say)
+    with figure(4.2) as fig:
+        frontier(rows, fig.add_subplot(), columns, bound=bound)
+        return picture(fig, alt=alt, table=table, **words)
 
 
 def _checked(rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]) -> list[Mapping[str, Any]]:

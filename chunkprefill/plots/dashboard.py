@@ -15,7 +15,7 @@ from chunkprefill.metrics.events import Events
 from chunkprefill.metrics.overtime import max_over, over_time
 from chunkprefill.metrics.summary import Spread
 from chunkprefill.plots.checks import ran
-from chunkprefill.plots.style import COLOURS, LOOK, WIDTH, Picture, Table, Words, picture
+from chunkprefill.plots.style import COLOURS, Picture, Table, Words, figure, picture
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
 
@@ -170,16 +170,12 @@ def dashboard_picture(
     by: names a request's class, for the panels of WAITS. The table has what PANELS show. ValueError for an
     unknown panel and for a trace without a step.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     if unknown := [name for name in panels if name not in {*PANELS, *WAITS}] or not panels:
         raise ValueError(f"panels {unknown}: choose from {', '.join([*PANELS, *WAITS])}")
     ran(trace)
     words.setdefault("badge", "simulated")
     say = measured if words["badge"] == "measured" else plain
-    with matplotlib.rc_context(LOOK):
-        fig = Figure(figsize=(WIDTH / 100, 1.25 * len(panels) + 0.5), layout="constrained")
+    with figure(1.25 * len(panels) + 0.5) as fig:
         axes = fig.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
         for name, ax in zip(panels, axes):
             if name == "blocks":

@@ -8,7 +8,7 @@ import numpy as np
 
 from chunkprefill.measure import measured
 from chunkprefill.metrics.breakdown import OverheadFit
-from chunkprefill.plots.style import COLOURS, LOOK, WIDTH, Picture, Table, picture
+from chunkprefill.plots.style import COLOURS, Picture, Table, figure, picture
 
 
 def fit_picture(fits: Mapping[str, OverheadFit], *, caption: str, source: str = "") -> Picture:
@@ -16,14 +16,10 @@ def fit_picture(fits: Mapping[str, OverheadFit], *, caption: str, source: str = 
 
     A dot on the line is foretold exactly; filled: fitted; hollow: held out; the broken lines are 20% off.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     if not fits:
         raise ValueError("no fits to draw: {what was fitted: fit} is empty")
     rows = []
-    with matplotlib.rc_context(LOOK):
-        fig = Figure(figsize=(WIDTH / 100, 3.1 * len(fits)), layout="constrained")
+    with figure(3.1 * len(fits)) as fig:
         fig.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr,call-arg]
         axes = fig.subplots(len(fits), squeeze=False)[:, 0]
         for ax, (name, fit) in zip(axes, fits.items()):

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.checks import a_word_each, amounts, few_enough, one_of
-from chunkprefill.plots.style import COLOURS, LOOK, WIDTH, Canvas, Picture, Table, WordsAndAlt, picture
+from chunkprefill.plots.style import COLOURS, WIDTH, Canvas, Picture, Table, WordsAndAlt, figure, picture
 from chunkprefill.whole import whole_number
 
 
@@ -306,12 +306,9 @@ def curve_picture(
     for name, (x, y) in series.items():
         if not len(x) or len(x) != len(y):
             raise ValueError(f"series {name!r} has {len(x)} xs and {len(y)} ys: as many of each are needed")
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    with matplotlib.rc_context(LOOK):
-        fig = Figure(figsize=(WIDTH / 100, height / 100), layout="constrained")
+    with figure(height / 100) as fig:
         ax = fig.add_subplot()
         looks = zip(COLOURS.values(), "os^Dv", ("-", "--", ":", "-.", "-"))
         for (x, y), (colour, marker, dash) in zip(series.values(), looks):
@@ -345,11 +342,7 @@ def curve_picture(
             )
             for x, ys in zip(xs, table)
         ]
-        return picture(
-            fig,
-            table=Table(header=(x_label, *series), rows=rows, caption=y_label),
-            **words,
-        )
+        return picture(fig, table=Table(header=(x_label, *series), rows=rows, caption=y_label), **words)
 
 
 #: Where a name may stand beside a point of its line, the best first: points to the right and up, and the edge

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html import escape
@@ -93,6 +94,22 @@ class Table:
             f'<table class="table">{caption}'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
+
+
+class Tabular:
+    """What shows itself by its `table()`, in print and on a page. As a dataclass it is made with repr=False."""
+
+    def table(self) -> Table:
+        """The numbers, as a table."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +288,16 @@ class Canvas:
     def picture(self, **words: Any) -> Picture:
         """The drawing with its alt text, caption, badge and table: see `Picture`."""
         return Picture(svg=self.svg, width=int(self.width), **words)
+
+
+@contextmanager
+def figure(inches: float) -> Iterator[Figure]:
+    """A matplotlib figure as wide as a picture and so many `inches` high, while LOOK holds."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(LOOK):
+        yield Figure(figsize=(WIDTH / 100, inches), layout="constrained")
 
 
 def picture(fig: Figure, **words: Any) -> Picture:

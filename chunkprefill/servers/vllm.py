@@ -14,7 +14,7 @@ from typing import Any
 from chunkprefill.engine import prompt_of
 from chunkprefill.measure import measured
 from chunkprefill.metrics.summary import Spread
-from chunkprefill.plots.style import Table
+from chunkprefill.plots.style import Table, Tabular
 from chunkprefill.scheduling.core import Request, Rid
 
 MODEL = "Qwen/Qwen3-0.6B"
@@ -45,8 +45,8 @@ class Served:
     tokens: tuple[float, ...]  # when the engine had each of its tokens
 
 
-@dataclass(frozen=True)
-class VllmRun:
+@dataclass(frozen=True, repr=False)
+class VllmRun(Tabular):
     """What vLLM made of a workload. `n_merged`: tokens that were handed over together with an earlier one:
     their gaps are not seen.
     """
@@ -73,14 +73,6 @@ class VllmRun:
             rows.append((name, *(measured(x) for x in (spread.p50, spread.p99, spread.max))))
         header = ("", "median", "P99", "longest")
         return Table(header=header, rows=rows, caption=f"vLLM {self.version}, {self.settings['model']}")
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def why_not() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from chunkprefill.plots.style import Table
+from chunkprefill.plots.style import Table, Tabular
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill_course.clinic.rows import Dashboard
 
@@ -19,7 +19,7 @@ NAMES = {
 
 
 @dataclass(frozen=True, repr=False)
-class Replay:
+class Replay(Tabular):
     """The same requests on the same machine with some settings changed: before and after."""
 
     before: Dashboard
@@ -50,14 +50,6 @@ class Replay:
         """The settings changed, in words."""
         said = (f"{NAMES.get(name, name)}: {_n(value)}" for name, value in self.changes.items())
         return ", ".join(said) or "nothing changed"
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def _n(value: object) -> str:

@@ -121,7 +121,6 @@ MANY_PARAMETERS = {
     "chunkprefill/generation.py: generate": "public, and asked for one by one in the first notebook",
     "chunkprefill/measuring.py: calibrate": "public: the edges of a grid, and how it is measured",
     "chunkprefill/model/paged_decode.py: _walk": "a GPU kernel takes pointers and strides, and no values",
-    "chunkprefill/plots/comparisons.py: frontier": "public: which column is drawn as what",
     "chunkprefill/plots/comparisons.py: frontier_picture": "public: as `frontier`",
     "chunkprefill/plots/prefilling.py: curve_picture": "public: two axes, each with a label and a scale",
     "chunkprefill/plots/style.py: line": "an SVG element: two points and its attributes",

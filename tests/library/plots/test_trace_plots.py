@@ -163,7 +163,7 @@ def test_frontier_draws_the_rows_and_shows_the_maximum_beside_a_percentile():
         progress=False,
     )
     ax = Figure().subplots()
-    comparisons.frontier(rows, ax, bound=0.05)
+    comparisons.frontier(rows, ax, comparisons.Columns(), bound=0.05)
     series = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_label() for line in series] == ["first", "chunks"]
     for line in series:
