@@ -80,14 +80,19 @@ class Launched:
 NO_BATCH = Batch((), (), (), ())
 
 
-class NothingToRun:
-    """The handle of a step that only evicts: no pass, no time."""
+class Known:
+    """The handle of a step whose duration is known before it runs: a price; 0 s where it only evicts."""
 
+    __slots__ = ("seconds",)
     timings: Mapping[str, float] = {}
+    underway = 0.0
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
 
     def wait(self) -> tuple[float, dict[Rid, int]]:
-        """0 s, and no token."""
-        return 0.0, {}
+        """Its seconds, and no token."""
+        return self.seconds, {}
 
 
 def step(
@@ -106,7 +111,7 @@ def step(
     batch = NO_BATCH if idle else state.apply(answer)
     applied = perf_counter()
     blocks_used = state.pool.n_used
-    handle = executor.launch(batch, state.tables) if batch.rid else NothingToRun()
+    handle = executor.launch(batch, state.tables) if batch.rid else Known()
     launched = perf_counter()
     check = state.check_s - checked
     return Launched(batch, handle, blocks_used, check, asked, decided, applied, launched)

@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Plan, Request, ScheduleError
-from chunkprefill.scheduling.loop import Policy, output_lengths, serve
+from chunkprefill.scheduling.loop import Known, Policy, output_lengths, serve
 from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
@@ -41,13 +41,9 @@ def one_second(batch: Batch) -> float:
 class NoTime:
     """An executor that takes no time, because a recording counts steps, not seconds."""
 
-    def launch(self, batch: Batch, tables: object) -> NoTime:
+    def launch(self, batch: Batch, tables: object) -> Known:
         """Nothing to do."""
-        return self
-
-    def wait(self) -> tuple[float, dict]:
-        """0 s, no token."""
-        return 0.0, {}
+        return Known()
 
 
 class Logged:

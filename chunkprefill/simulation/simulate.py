@@ -8,22 +8,9 @@ from chunkprefill.scheduling.arguments import check_cost
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.clients import Clients
 from chunkprefill.scheduling.core import Batch, Request, Rid
-from chunkprefill.scheduling.loop import Cost, Policy, serve
+from chunkprefill.scheduling.loop import Cost, Known, Policy, serve
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.cost import Roofline, SchedulerCost
-
-
-class Price:
-    """A step whose duration is known before it runs: its handle."""
-
-    __slots__ = ("seconds",)
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def wait(self) -> tuple[float, dict[Rid, int]]:
-        """The price, and no token."""
-        return self.seconds, {}
 
 
 class CostModelExecutor:
@@ -33,9 +20,9 @@ class CostModelExecutor:
         check_cost("cost", cost)
         self.cost = cost
 
-    def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Price:
+    def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Known:
         """Ready at once."""
-        return Price(self.cost(batch))
+        return Known(self.cost(batch))
 
 
 def simulate(

@@ -99,6 +99,20 @@ def test_replay_runs_the_batches_it_is_given(requests, data):
     check_tokens(again, policy)
 
 
+def test_replay_of_a_step_that_only_evicts():
+    class EvictsOnce:
+        def schedule(self, state):
+            seq = (state.running + state.waiting)[0]
+            return cp.Plan({}, (seq.rid,)) if state.n_steps == 1 else cp.Plan({seq.rid: seq.pending})
+
+    requests, pool = [cp.Request(0, 0.0, 8, 3)], cp.BlockPool(10)
+    trace = cp.simulate(requests, EvictsOnce(), cost, pool)
+    again = cp.replay(trace, cp.Engine(tiny(), EvictsOnce(), pool))
+    assert [s.batch for s in again.steps] == [s.batch for s in trace.steps]
+    assert not trace.steps[1].batch and trace.preempted == {1: (0,)}
+    assert again.outputs[0] == alone(requests[0], 3)
+
+
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])
 def test_logits_of_a_mixed_batch_are_those_of_each_alone(backend):
     """Chunks and decodes of several sequences in one strip, over scattered blocks."""
