@@ -31,6 +31,11 @@ from chunkprefill.scheduling.prefix_cache import PrefixCache, block_contents
 
 get_cached, get_known = attrgetter("cached"), attrgetter("known")
 
+Numbers = tuple[int, ...]  # one a row of a plan
+#: A plan that keeps the contract, as columns: requests, tokens, sequences, starts, known tokens, ends; last the
+#: requests without a cache, and the sum of the tokens.
+Columns = tuple[Plan, tuple[Rid, ...], Numbers, list[Sequence], Numbers, Numbers, Numbers, list[Rid], int]
+
 
 class SequenceView(ReadOnly):
     """Sequences in order, to look at: iterate, `len`, `[i]`, `reversed`, `rid in view`, `view.get(rid)`."""
@@ -333,36 +338,26 @@ class State(ReadOnly):
         ScheduleError names the rule, the request and the numbers, and then nothing has changed.
         """
         books = self._loop_only("apply")
-        if books.cache is not None:
-            return books.apply_cached(plan)
         began = perf_counter()
-        if plan.preempted:
-            books.check_evictions(plan)
-        elif not plan.tokens:
-            books.refuse_empty()
-        rids, lengths = tuple(plan.tokens), tuple(plan.tokens.values())
-        # Columns, because a row at a time costs twice as much; the row that is wrong is found afterwards.
-        try:
-            seqs = list(map(books.live.__getitem__, rids))
-            n_tokens, least = sum(lengths), min(lengths, default=1)
-        except (KeyError, TypeError):
-            return self.apply(books.checked_rows(plan))
-        if n_tokens.__class__ is not int or least < 1:  # added up as they are, 8 bits would overflow
-            return self.apply(books.checked_rows(plan))
-        starts, knowns = tuple(map(get_cached, seqs)), tuple(map(get_known, seqs))
-        new = [rid for rid, start in zip(rids, starts) if not start] if 0 in starts else []
-        books.check_unchanged(plan, starts, knowns, new)
-        ends = tuple(map(add, starts, lengths))
-        if not all(map(le, ends, knowns)):
-            return self.apply(books.checked_rows(plan))
-        growing = [(seq, end) for seq, end in zip(seqs, ends) if end > seq.capacity]
-        grants = books.check_blocks(plan, growing) if growing else []
-        books.check_s += perf_counter() - began
-
-        if plan.preempted:
-            books.evict(plan.preempted)
-        if grants:
-            books.grow(growing, grants)
+        plan, rids, lengths, seqs, starts, knowns, ends, new, n_tokens = books.checked(plan)
+        if books.cache is None:
+            growing = [(seq, end) for seq, end in zip(seqs, ends) if end > seq.capacity]
+            grants = books.check_blocks(plan, growing) if growing else []
+            books.check_s += perf_counter() - began
+            if plan.preempted:
+                books.evict(plan.preempted)
+            if grants:
+                books.grow(growing, grants)
+        else:
+            moves = books.checked_moves(plan, [seq for seq, end in zip(seqs, ends) if end >= seq.capacity])
+            books.check_s += perf_counter() - began
+            granted = books.move(moves)
+            if plan.preempted:
+                books.evict(plan.preempted)
+            if new:  # an admitted request begins behind what it finds
+                starts = tuple([granted.get(rid, start) for rid, start in zip(rids, starts)])
+                ends = tuple(map(add, starts, lengths))
+                books.n_cached += sum([granted[rid] for rid in new])
         deque(map(set_cached, seqs, ends), maxlen=0)
         for rid in new:
             books.admit(rid)
@@ -580,29 +575,13 @@ class Books:
         if not self.decoding.pop(rid, None):
             self.prefilling.pop(rid, None)
 
-    def apply_cached(self, plan: Plan) -> Batch:
-        """`State.apply` under prefix caching: an admitted request begins behind what it finds."""
-        cache, began = self.cache, perf_counter()
-        assert cache is not None
-        if plan.preempted:
-            self.check_evictions(plan)
-        elif not plan.tokens:
-            self.refuse_empty()
-        rids, lengths = tuple(plan.tokens), tuple(plan.tokens.values())
-        try:
-            seqs = list(map(self.live.__getitem__, rids))
-            n_tokens, least = sum(lengths), min(lengths, default=1)
-        except (KeyError, TypeError):
-            return self.apply_cached(self.checked_rows(plan))
-        before, knowns = tuple(map(get_cached, seqs)), tuple(map(get_known, seqs))
-        new = [rid for rid, start in zip(rids, before) if not start] if 0 in before else []
-        self.check_unchanged(plan, before, knowns, new)
-        ends = tuple(map(add, before, lengths))
-        if n_tokens.__class__ is not int or least < 1 or not all(map(le, ends, knowns)):
-            return self.apply_cached(self.checked_rows(plan))
-        moves = self.checked_moves(plan, [seq for seq, end in zip(seqs, ends) if end >= seq.capacity])
-        self.check_s += perf_counter() - began
+    def move(self, moves: Iterable[tuple[Rid, int]]) -> dict[Rid, int]:
+        """Take and give back blocks of the prefix cache in this order; returns where each grant starts.
 
+        ScheduleError where there are too few, and then nothing has changed.
+        """
+        cache = self.cache
+        assert cache is not None
         starts: dict[Rid, int] = {}
         cache.begin()
         try:
@@ -615,25 +594,35 @@ class Books:
             cache.undo()
             raise
         cache.keep()
-        if plan.preempted:
-            self.evict(plan.preempted)
-        if new:
-            before = tuple([starts.get(rid, start) for rid, start in zip(rids, before)])
-            ends = tuple(map(add, before, lengths))
-        deque(map(set_cached, seqs, ends), maxlen=0)
-        self.n_cached += n_tokens
         for rid in starts:
             if rid in self.tables:  # not evicted by the same plan
                 set_capacity(self.live[rid], len(self.tables[rid]) * cache.block_size)
-        for rid in new:
-            self.n_cached += starts[rid]
-            self.admit(rid)
-        self.n_steps += 1
-        batch = Batch(rids, before, lengths, tuple(map(eq, ends, knowns)), plan.preempted)
-        self.applied = Applied(batch, seqs, ends, knowns)
-        return batch
+        return starts
 
     # The contract: each rule with its message. What follows changes nothing but what a policy has to undo.
+
+    def checked(self, plan: Plan) -> Columns:
+        """The plan as columns, after every check but that of its blocks."""
+        if plan.preempted:
+            self.check_evictions(plan)
+        elif not plan.tokens:
+            self.refuse_empty()
+        rids, lengths = tuple(plan.tokens), tuple(plan.tokens.values())
+        # Columns, because a row at a time costs twice as much; the row that is wrong is found afterwards.
+        try:
+            seqs = list(map(self.live.__getitem__, rids))
+            n_tokens, least = sum(lengths), min(lengths, default=1)
+        except (KeyError, TypeError):
+            return self.checked(self.checked_rows(plan))
+        if n_tokens.__class__ is not int or least < 1:  # added up as they are, 8 bits would overflow
+            return self.checked(self.checked_rows(plan))
+        starts, knowns = tuple(map(get_cached, seqs)), tuple(map(get_known, seqs))
+        new = [rid for rid, start in zip(rids, starts) if not start] if 0 in starts else []
+        self.check_unchanged(plan, starts, knowns, new)
+        ends = tuple(map(add, starts, lengths))
+        if not all(map(le, ends, knowns)):
+            return self.checked(self.checked_rows(plan))
+        return plan, rids, lengths, seqs, starts, knowns, ends, new, n_tokens
 
     def check_unchanged(
         self, plan: Plan, starts: tuple[int, ...], knowns: tuple[int, ...], new: list[Rid]
