@@ -10,6 +10,7 @@ import argparse
 import ast
 import copy
 import inspect
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -291,9 +292,20 @@ def name_lines(module: str, name: str) -> list[str]:
     return [*out, *constant_lines(found, node, name), prose(found.comment(node)), ""]
 
 
+def rows_read(value: ast.AST | None) -> list[str]:
+    """Names of the rows, where a constant is a table among the library's data."""
+    for each in ast.walk(value) if isinstance(value, ast.DictComp) else ():
+        if isinstance(each, ast.Constant) and str(each.value).endswith(".json"):
+            data = ROOT / "chunkprefill" / "data" / str(each.value)
+            return list(json.loads(data.read_text("utf8"))["rows"])
+    return []
+
+
 def constant_lines(found: Found, node: ast.Assign | ast.AnnAssign, name: str) -> list[str]:
     """A constant as MyST: a table of names as a list, any other value as it is written, if it is short."""
     note = [prose(found.lead(node)), ""]
+    if rows := rows_read(node.value):
+        return [*note, ", ".join(f"`{row}`" for row in rows) + ".", ""]
     if isinstance(node.value, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.value.keys):
         keys = [f"`{key.value!s}`" for key in node.value.keys if isinstance(key, ast.Constant)]
         values = node.value.values

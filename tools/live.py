@@ -34,7 +34,8 @@ OF_SERVERS = (
     "chunkprefill.servers.events",
 )
 READS_A_SERVER = ("chunkprefill_course.clinic.reading",)
-BESIDE = ("chunkprefill/data/accuracy.json",)  # what a module on the floor reads from elsewhere
+#: What modules on the floor read from elsewhere.
+BESIDE = tuple(f"chunkprefill/data/{name}.json" for name in ("accuracy", "devices", "kernels", "models"))
 
 
 @cache

@@ -23,6 +23,8 @@ ROOTS = (
     "chunkprefill_grading/submission/written.py",
 )
 FOLDERS = ("chunkprefill_grading/problems", "chunkprefill_grading/sandbox")
+#: What modules that judge read: a price hangs on it.
+TABLES = tuple(f"chunkprefill/data/{name}.json" for name in ("devices", "models"))
 #: Imported on the way, and no part of a mark: who handed in, what is drawn, who is told.
 NOT_JUDGES = (
     "chunkprefill_grading/submission/collect.py",
@@ -78,7 +80,7 @@ def hash_under(root: Path) -> str:
 
 def judges(root: Path) -> list[str]:
     """The files that judge, in order: the roots, what they import, and the data beside the problems."""
-    waiting = list(ROOTS)
+    waiting = [*ROOTS, *TABLES]
     waiting += [
         path.relative_to(root).as_posix()
         for folder in FOLDERS

@@ -651,6 +651,9 @@ def packages(tmp_path_factory) -> tuple[Path, str]:
         ("chunkprefill_grading/marking/mark.py", "MOST_COMMENT = 1200", "MOST_COMMENT = 1300", False),
         ("chunkprefill_grading/sandbox/wire.py", None, "\nMORE = 1\n", False),
         ("chunkprefill/scheduling/state.py", None, "\nMORE = 1\n", False),
+        ("chunkprefill/data/devices.json", '"link": 450', '"link": 451', False),
+        ("chunkprefill/data/kernels.json", '"t_linear": 2e-05', '"t_linear": 3e-05', True),
+        ("chunkprefill/data/accuracy.json", "{", "{ ", True),
         ("chunkprefill_course/forms/answers.py", None, "\nMORE = 1\n", False),
     ],
 )
