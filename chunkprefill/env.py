@@ -10,6 +10,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chunkprefill.strict import first_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -47,7 +49,7 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
     try:
         import torch
     except Exception as error:  # a broken install raises more than ImportError
-        why = f"torch cannot be imported ({_line(error)}): pip install torch. The simulator runs without it."
+        why = f"torch cannot be imported ({first_line(error)}): pip install torch. The simulator runs without it."
         return _tell(Setup("cpu", None, "none", colab, why), quiet)
     dtype, device, why = torch.float32, "cpu", "no CUDA device"
     try:
@@ -60,7 +62,7 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
             ).sum().item()
             device, why = "cuda", f"{name}, compute capability {capability[0]}.{capability[1]}"
     except Exception as error:  # drivers and torch builds that do not match fail in many ways
-        dtype, device, why = torch.float32, "cpu", f"torch sees a GPU and cannot use it ({_line(error)})"
+        dtype, device, why = torch.float32, "cpu", f"torch sees a GPU and cannot use it ({first_line(error)})"
     if device == "cpu" and colab:
         why += "; Runtime > Change runtime type gives one"
     chosen, reason = _backend_for(backend, device, dtype)
@@ -119,7 +121,7 @@ def _backend_for(asked: str | None, device: str, dtype: torch.dtype) -> tuple[st
         if asked is not None:
             return backend_for(asked, device, dtype), f"; {asked} attention was asked for"
     except ValueError as error:
-        return best, f"; {asked} attention was asked for: {_line(error)}"
+        return best, f"; {asked} attention was asked for: {first_line(error)}"
     why_not = why_not_varlen(torch.device(device), dtype)
     if device == "cpu":
         return best, ""
@@ -132,12 +134,6 @@ def _dtype_for(capability: tuple[int, int]) -> torch.dtype:
     if capability >= (8, 0):
         return torch.bfloat16
     return torch.float16 if capability >= (7, 0) else torch.float32
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, which may be pages."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:120]
 
 
 def _tell(chosen: Setup, quiet: bool) -> Setup:

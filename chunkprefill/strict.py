@@ -62,6 +62,11 @@ def shown(value: Any) -> str:
     return brief.repr(value).replace("\n", " ")
 
 
+def first_line(error: BaseException) -> str:
+    """The beginning of an error, which may be pages; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
 def printable(text: str) -> str:
     """`text` without what would steer a terminal; line ends stay."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

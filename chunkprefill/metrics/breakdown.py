@@ -14,7 +14,7 @@ from chunkprefill.measure import measured
 from chunkprefill.plots.style import Table, Tabular
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import PARTS, Trace
-from chunkprefill.simulation.calibration import nonnegative
+from chunkprefill.simulation.calibration import host_table, nonnegative
 from chunkprefill.simulation.cost import SchedulerCost
 
 #: In words, and the code that it is.
@@ -170,7 +170,7 @@ def fit_overhead(steps: Iterable[Timed], held_out: Iterable[Timed] = ()) -> Over
     no regression can tell the three apart. Raises ValueError if they do not, or for times not above 0.
     """
     steps, held_out = list(steps), list(held_out)
-    table, seconds = _table(steps)
+    table, seconds = host_table(steps)
     if np.linalg.matrix_rank(table / np.maximum(table.max(axis=0, initial=0), 1)) < 4:
         raise ValueError(
             f"{len(steps)} steps in which decodes, chunks and tokens do not vary apart: nothing can be told"
@@ -185,15 +185,8 @@ def fit_overhead(steps: Iterable[Timed], held_out: Iterable[Timed] = ()) -> Over
     return OverheadFit(cost, r2, _beside(steps, cost), _beside(held_out, cost))
 
 
-def _table(steps: Sequence[Timed]) -> tuple[np.ndarray, np.ndarray]:
-    """[steps, 4] ones, decodes, chunks, tokens; [steps] s."""
-    sums = [batch.totals() for batch, _ in steps]
-    rows = [(1, t.n_decodes, len(t.chunks), t.n_tokens) for t in sums]
-    return np.array(rows, float).reshape(-1, 4), np.array([s for _, s in steps], float)
-
-
 def _beside(steps: Sequence[Timed], cost: SchedulerCost) -> tuple[tuple[int, int, int, float, float], ...]:
-    table, seconds = _table(steps)
+    table, seconds = host_table(steps)
     return tuple(
         (int(d), int(k), int(n), float(s), cost(batch))
         for (_, d, k, n), s, (batch, _) in zip(table, seconds, steps)

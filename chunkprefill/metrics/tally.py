@@ -43,9 +43,8 @@ class Tally:
             for _ in range(offset[step], offset[step + 1]):
                 r, first, length, emits = next(rows)
                 known = furthest[r]
-                if (
-                    length == 1 and first == known >= n_prompt[r]
-                ):  # a decode of what was never lost, as most are
+                if length == 1 and first == known >= n_prompt[r]:
+                    # A decode of what was never lost, as most are.
                     decode[step] += 1
                 else:
                     again = min(max(known - first, 0), length)

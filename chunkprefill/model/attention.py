@@ -129,9 +129,8 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     for first in range(0, n_queries, rows):
         n = min(rows, n_queries - first)
         seen = start + first + n
-        tile = q[:, first : first + n].reshape(
-            n_kv_heads, n * group, head_dim
-        )  # the group folds into the rows
+        # The group folds into the rows.
+        tile = q[:, first : first + n].reshape(n_kv_heads, n * group, head_dim)
         scores = torch.bmm(tile, k[:, :, :seen])  # [Hkv, rows G, S]
         own = scores.view(n_kv_heads, n, group, seen)[..., seen - n :]
         own.masked_fill_(future[:n, :, :n], -torch.inf)

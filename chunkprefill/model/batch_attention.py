@@ -51,6 +51,12 @@ def to_device(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tens
     return list(flat.split([len(numbers) for numbers in lists]))
 
 
+def padded(chunks: Sequence[Chunk]) -> tuple[list[int], int]:
+    """All tables end to end, each filled up to the longest by its own first block, and how long that is."""
+    width = max(len(chunk.table) for chunk in chunks)
+    return [n for c in chunks for n in (*c.table, *[c.table[0]] * (width - len(c.table)))], width
+
+
 def read(x: Tensor, blocks: Blocks) -> Tensor:
     """The blocks of x side by side, `[positions, Hkv, D]`: a view of a run, a copy of any others."""
     return (x[blocks] if isinstance(blocks, slice) else x.index_select(0, blocks)).flatten(0, 1)
@@ -101,8 +107,7 @@ class Padded:
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device) -> Padded:
-        width = max(len(chunk.table) for chunk in chunks)
-        filled = [n for c in chunks for n in (*c.table, *[c.table[0]] * (width - len(c.table)))]
+        filled, width = padded(chunks)
         tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
         seen = torch.arange(width * block_size, device=device) < ends[:, None]  # [B, S]
         return cls(tables.view(len(chunks), width), seen[:, None, None])
@@ -145,12 +150,12 @@ class Varlen:
         lengths, ends = [c.length for c in chunks], [c.end for c in chunks]
         paged = "block_table" in varlen_parameters() and block_size % PAGE == 0
         in_place = all(chunk.run for chunk in chunks)
-        width = max(len(chunk.table) for chunk in chunks)
+        filled, width = padded(chunks)
         if in_place:
             first, blocks = [chunk.table[0] * block_size for chunk in chunks], []
         elif paged:
             first = [0] * len(chunks)
-            blocks = [n for c in chunks for n in (*c.table, *[0] * (width - len(c.table)))]
+            blocks = filled
         else:
             first = [at * block_size for at in _before(len(chunk.table) for chunk in chunks)][:-1]
             blocks = [block for chunk in chunks for block in chunk.table]
@@ -184,8 +189,7 @@ class Walked:
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], n_kv_heads: int, device: torch.device) -> Walked:
-        width = max(len(chunk.table) for chunk in chunks)
-        filled = [n for c in chunks for n in (*c.table, *[0] * (width - len(c.table)))]
+        filled, width = padded(chunks)
         tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
         n_splits = splits_for(len(chunks) * n_kv_heads, max(chunk.end for chunk in chunks))
         return cls(tables.int().view(len(chunks), width), ends.int(), n_splits)

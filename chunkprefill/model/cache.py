@@ -10,6 +10,7 @@ from torch import Tensor
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for
 from chunkprefill.model.config import Config
+from chunkprefill.strict import first_line
 from chunkprefill.whole import whole_number
 
 
@@ -126,8 +127,8 @@ def usable(device: torch.device | str) -> torch.device:
     try:
         torch.empty(1, device=found).sum()
     except Exception as error:  # each backend fails in its own way
-        said = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(f"device is {str(device)!r}, which torch cannot use here: {said[:80]}") from None
+        said = first_line(error)
+        raise ValueError(f"device is {str(device)!r}, which torch cannot use here: {said}") from None
     return found
 
 

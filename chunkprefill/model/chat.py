@@ -14,11 +14,7 @@ from datetime import datetime
 from typing import Any
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "…"}, and whatever else the template reads
-_REASONING = (
-    "reasoning_content",
-    "thinking",
-    "reasoning",
-)  # three names for one thing, the first one's first
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # three names for one thing, the usual one first
 # What transformers' own `apply_chat_template` keeps to itself: given as a variable, it would change nothing.
 _OTHERS = frozenset(
     [

@@ -35,9 +35,8 @@ class Family:
     biases: tuple[str, ...] = ()  # of the keys attention_bias and mlp_bias, those that the family reads
     qkv_bias: bool = False  # always, whatever a key says
     qk_norm: bool = False
-    window: str = (
-        "none"  # what sliding_window means: "always" one, only where "switched" on, or "none" is known
-    )
+    # What sliding_window means: "always" a window, only where one is "switched" on, or "none" is known.
+    window: str = "none"
 
 
 FAMILIES = {
@@ -59,11 +58,11 @@ FAMILIES = {
 _DEFAULT_WINDOW = 4096  # tokens, of every family here that has a window and a file that does not name it
 
 
-def _keys(lines: str) -> frozenset[str]:
+def _words(lines: str) -> frozenset[str]:
     return frozenset(lines.split())
 
 
-_HONOURED = _keys(
+_HONOURED = _words(
     """
     architectures model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim vocab_size max_position_embeddings rms_norm_eps hidden_act
@@ -72,13 +71,11 @@ _HONOURED = _keys(
     attention_bias mlp_bias auto_map dtype torch_dtype
     """
 )
+_LATER_TOKENS = "attention that sees later tokens cannot be built up in chunks"
 # Keys under all but a few of whose values a model computes something that is not built here.
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "is_causal": ((True,), "attention that sees later tokens cannot be built up in chunks"),
-    "use_bidirectional_attention": (
-        (False, None),
-        "attention that sees later tokens cannot be built up in chunks",
-    ),
+    "is_causal": ((True,), _LATER_TOKENS),
+    "use_bidirectional_attention": ((False, None), _LATER_TOKENS),
     "is_encoder_decoder": ((False, None), "only decoders are implemented"),
     "tie_encoder_decoder": ((False, None), "only decoders are implemented"),
     "add_cross_attention": ((False, None), "only attention of a sequence to itself is implemented"),
@@ -88,7 +85,7 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "pruned_heads": (({}, None), "only whole layers are implemented"),
 }
 # Keys that tell of training, of other tasks, of files, or of how to sample: the logits do not depend on them.
-_HARMLESS = _keys(
+_HARMLESS = _words(
     """
     _name_or_path name_or_path _commit_hash transformers_version transformers.js_config tokenizer_class
     unsloth_version unsloth_fixed max_sequence_length model_max_length tokenizer_model_max_length
@@ -136,7 +133,7 @@ def config_of(raw: dict[str, Any]) -> Config:
     """
     name = _family_name(raw)
     family = FAMILIES[name]
-    _refuse_unknown_keys(raw, name)
+    _refuse_unknown_words(raw, name)
     _refuse_other_computations(raw)
     _refuse_two_dtypes(raw)
     n_heads, d_model, n_layers = (
@@ -189,7 +186,7 @@ def _family_name(raw: dict[str, Any]) -> str:
     return named
 
 
-def _refuse_unknown_keys(raw: dict[str, Any], name: str) -> None:
+def _refuse_unknown_words(raw: dict[str, Any], name: str) -> None:
     for key, value in raw.items():
         if key in _FIXED:
             right, why = _FIXED[key]
@@ -272,15 +269,11 @@ _ROPE_KEYS = {
     "default": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": (
-        "factor",
-        "original_max_position_embeddings",
-        "attention_factor",
-        "beta_fast",
-        "beta_slow",
-        "mscale",
-        "mscale_all_dim",
-        "truncate",
+    "yarn": _words(
+        """
+        factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim
+        truncate
+        """
     ),
 }
 _LENGTH_BOUND = ("dynamic", "longrope", "su")  # "su" is longrope's first name

@@ -92,9 +92,7 @@ class YarnScaling:
         """The stretched frequencies, `[D/2]`."""
         n_pairs = len(frequencies)
         low, high = self._ramp_ends(2 * n_pairs, theta)
-        pair = (
-            frequencies.new_ones(n_pairs).cumsum(0) - 1
-        )  # 0, 1, …: on the device, with nothing copied to it
+        pair = frequencies.new_ones(n_pairs).cumsum(0) - 1  # 0, 1, …: made on the device
         ramp = ((pair - low) / (high - low)).clamp(0, 1)
         return frequencies / self.factor * ramp + frequencies * (1 - ramp)
 

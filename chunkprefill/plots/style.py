@@ -317,9 +317,8 @@ def _restyle(svg: str) -> str:
     """What matplotlib wrote, without its prologue, metadata, fixed size, fixed ink and page-wide ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(
-        r'<style type="text/css">.*?</style>', "", svg, flags=re.S
-    )  # its one rule would leak to the page
+    # Its one rule of style would leak to the page.
+    svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.S)
     svg = re.sub(r'(<svg [^>]*?) ?width="[^"]*pt" ?', r"\1 ", svg, count=1)
     svg = re.sub(r'(<svg [^>]*?) ?height="[^"]*pt" ?', r"\1 ", svg, count=1)
     svg = svg.replace(

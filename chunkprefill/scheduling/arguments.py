@@ -8,12 +8,16 @@ from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
 
 
+def _refuse_class(name: str, thing: Any) -> None:
+    if isinstance(thing, type):
+        raise ValueError(
+            f"{name} is the class {thing.__name__}: an instance is needed, {thing.__name__}(...)"
+        )
+
+
 def check_policy(policy: Any) -> None:
     """ValueError for a policy's class in place of an instance, and for what cannot schedule."""
-    if isinstance(policy, type):
-        raise ValueError(
-            f"policy is the class {policy.__name__}: an instance is needed, {policy.__name__}(...)"
-        )
+    _refuse_class("policy", policy)
     if not callable(getattr(policy, "schedule", None)):
         raise ValueError(f"policy is {policy!r}: it has no schedule(state) that returns a Plan")
 
@@ -26,10 +30,7 @@ def check_pool(pool: Any) -> None:
 
 def check_executor(executor: Any) -> None:
     """ValueError for an executor's class in place of an instance, and for what cannot run a batch."""
-    if isinstance(executor, type):
-        raise ValueError(
-            f"executor is the class {executor.__name__}: an instance is needed, {executor.__name__}(...)"
-        )
+    _refuse_class("executor", executor)
     if not callable(getattr(executor, "launch", None)):
         raise ValueError(f"executor is {executor!r}: it has no launch(batch, tables) that returns a handle")
 
@@ -43,7 +44,6 @@ def check_requests(requests: tuple[Any, ...]) -> None:
 
 def check_cost(name: str, cost: Any) -> None:
     """ValueError for what cannot price a batch: a number, or a cost's class in place of an instance."""
-    if isinstance(cost, type):
-        raise ValueError(f"{name} is the class {cost.__name__}: an instance is needed, {cost.__name__}(...)")
+    _refuse_class(name, cost)
     if not callable(cost):
         raise ValueError(f"{name} is {cost!r}: a function of a batch that returns seconds is needed")

@@ -35,9 +35,7 @@ DOCUMENT = 2048  # prompt tokens above which a request of a trace counts as a do
 MOST_REQUESTS = 4000  # of a trace: its first
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 KINDS = ("chats", "documents")
-HOST = SchedulerCost(
-    s0=2e-4, per_decode=2e-5, per_chunk=2e-5
-)  # s: vLLM's own, 18-21 us a request, and a fixed part
+HOST = SchedulerCost(s0=2e-4, per_decode=2e-5, per_chunk=2e-5)  # s: vLLM's, 18-21 us a request, a fixed part
 ACCURACY = "accuracy.json"  # in this package's data: made by `tools/accuracy.py`
 
 

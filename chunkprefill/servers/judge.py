@@ -53,10 +53,8 @@ VERDICTS = {
 }
 UNKNOWN = "unknown"
 ENOUGH = 6.0  # usual gaps that the document's prefilling must last
-WHOLE, PARTLY = (
-    0.9,
-    0.8,
-)  # of the document's prefilling in one silence: one step from here, several up to here
+# Of the document's prefilling in one silence: one step from here, several up to here.
+WHOLE, PARTLY = 0.9, 0.8
 DISTURBED = 1.3  # times the usual gap: a step that carried some of the document
 PASSED, WAITED = 0.5, 0.9  # of the time until the document's first token that a newcomer waited
 ROOM = 4  # tokens of a chat until the document is prefilled: in fewer steps no newcomer could have passed
@@ -113,16 +111,16 @@ class Verdict:
         """Whether there is a verdict at all."""
         return self.name != UNKNOWN
 
+    @property
+    def _said(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        return ("Because", self.evidence), ("To change it", self.change), ("Not seen", self.unseen)
+
     def __str__(self) -> str:
         lines = [f"verdict: {self.name}. {VERDICTS[self.name]}"]
         if self.step:
             lines.append(f"a step: {self.step}")
-        for title, said in (
-            ("because", self.evidence),
-            ("to change it", self.change),
-            ("not seen", self.unseen),
-        ):
-            lines += [f"{title}: {line}" for line in said]
+        for title, said in self._said:
+            lines += [f"{title.lower()}: {line}" for line in said]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -130,11 +128,7 @@ class Verdict:
     def _repr_html_(self) -> str:
         step = f" <br>A step: {escape(str(self.step))}." if self.step else ""
         out = f"<p><strong>Verdict: {escape(self.name)}.</strong> {escape(VERDICTS[self.name])}{step}</p>"
-        for title, said in (
-            ("Because", self.evidence),
-            ("To change it", self.change),
-            ("Not seen", self.unseen),
-        ):
+        for title, said in self._said:
             if said:
                 rows = "".join(f"<li>{escape(line)}</li>" for line in said)
                 out += f"<p>{title}:</p><ul>{rows}</ul>"

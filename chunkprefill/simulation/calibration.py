@@ -199,12 +199,14 @@ def fit_host(steps: Iterable[tuple[Batch, float]]) -> SchedulerCost:
     The three must vary apart in `steps`: in a server's own batches their sum is the budget, and no regression
     can tell them apart.
     """
-    steps = list(steps)
-    rows = []
-    for batch, _ in steps:
-        sums = batch.totals()
-        rows.append((1, sums.n_decodes, len(sums.chunks), sums.n_tokens))
-    return SchedulerCost(*map(float, nonnegative(np.array(rows, float), np.array([s for _, s in steps]))))
+    return SchedulerCost(*map(float, nonnegative(*host_table(steps))))
+
+
+def host_table(steps: Iterable[tuple[Batch, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """[steps, 4] ones, decodes, chunks, tokens; [steps] s: what scheduling a step is fitted to."""
+    told = [(batch.totals(), seconds) for batch, seconds in steps]
+    rows = [(1, sums.n_decodes, len(sums.chunks), sums.n_tokens) for sums, _ in told]
+    return np.array(rows, float).reshape(-1, 4), np.array([seconds for _, seconds in told], float)
 
 
 def reprice(trace: Trace, cost: Any) -> Trace:

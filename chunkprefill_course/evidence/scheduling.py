@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chunkprefill.metrics.timelines import request_timelines
-from chunkprefill.plots.grid import tasks
+from chunkprefill.plots.grid import step_tasks
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Plan, Request
 from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst, SerialChunks
@@ -164,8 +164,8 @@ def not_by_itself(*, changed: bool = False) -> Evidence:
     whole, cut = _run(PrefillFirst(8192)), _run(PrefillFirst(BUDGET, chunk=BUDGET))
     if changed:
         cut = _run(ChunkedPrefill(BUDGET))
-    first, *_, last = (i for i, row in enumerate(tasks(cut)) if row.get("document", ("",))[0] == "P")
-    between = sum(EARLY[0] in row for row in tasks(cut)[first : last + 1])
+    first, *_, last = (i for i, row in enumerate(step_tasks(cut)) if row.get("document", ("",))[0] == "P")
+    between = sum(EARLY[0] in row for row in step_tasks(cut)[first : last + 1])
     return Evidence(
         claim="not-by-itself",
         holds=silence(cut) >= 0.95 * silence(whole) and between == 0,
@@ -222,11 +222,11 @@ def preempted_passes(*, changed: bool = False) -> Evidence:
     trace = simulate(TWO_DOCUMENTS, ChunkedPrefill(BUDGET), published("rtx4090"), pool)
     evicted = [rid for rids in trace.preempted.values() for rid in rids]
     rid = evicted[0] if evicted else "document 1"
-    n_passes = sum(row.get(rid, ("",))[0] == "P" for row in tasks(trace))
-    n_run = sum(n for row in tasks(trace) for r, (kind, _, n) in row.items() if r == rid and kind == "P")
+    n_passes = sum(row.get(rid, ("",))[0] == "P" for row in step_tasks(trace))
+    n_run = sum(n for row in step_tasks(trace) for r, (kind, _, n) in row.items() if r == rid and kind == "P")
     at_least = -(-2048 // BUDGET)
     free = simulate(TWO_DOCUMENTS, ChunkedPrefill(BUDGET), published("rtx4090"))
-    undisturbed = sum(row.get(rid, ("",))[0] == "P" for row in tasks(free))
+    undisturbed = sum(row.get(rid, ("",))[0] == "P" for row in step_tasks(free))
     return Evidence(
         claim="preempted-passes",
         holds=n_passes > undisturbed and n_run > 2048,

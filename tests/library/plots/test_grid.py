@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
-from chunkprefill.plots.grid import tasks
+from chunkprefill.plots.grid import step_tasks
 
 workloads = st.lists(
     st.tuples(st.integers(0, 4), st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=5
@@ -24,7 +24,7 @@ def test_every_row_of_every_batch_is_told_once(lines, policy, n_blocks):
     requests = [cp.Request(rid, *numbers) for rid, numbers in enumerate(lines)]
     pool = n_blocks and cp.BlockPool(n_blocks, 4)
     trace = cp.simulate(requests, policy, lambda batch: 1.0, pool)
-    told = tasks(trace)
+    told = step_tasks(trace)
     assert [{rid: n for rid, (_, _, n) in row.items()} for row in told] == [
         dict(zip(step.batch.rid, step.batch.length)) for step in trace.steps
     ]
