@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chunkprefill.configs import Device, cache_dtype, dtype_name, find_device, find_model
+from chunkprefill.configs import Device, find_device, find_model
 from chunkprefill.metrics.tally import Tally, quantile
 from chunkprefill.model.config import Config
 from chunkprefill.plots.style import Table
@@ -24,7 +24,8 @@ from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
 from chunkprefill.servers.client import clean
 from chunkprefill.simulation.cost import SchedulerCost
-from chunkprefill.simulation.price import pool_for, price
+from chunkprefill.simulation.layout import Layout
+from chunkprefill.simulation.price import NoRoom, Serving, pool_of, priced
 from chunkprefill.simulation.simulate import simulate
 from chunkprefill.strict import shown
 from chunkprefill.whole import check_fields, real_number, whole_number
@@ -134,42 +135,25 @@ class Mix:
 
 @dataclass(frozen=True)
 class Place:
-    """Where it runs: a model on `tp` devices, and the number formats of weights and cache.
-
-    The formats are kept by their names in `DTYPES`, whatever they are called by. ValueError for any other.
-    """
+    """Where it runs: a model, how it lies on devices, and what the model is called."""
 
     model: Config
     device: Device
-    dtype: str = "bf16"
-    kv_dtype: str | None = None
-    tp: int = 1
+    layout: Layout = field(default_factory=Layout)
     name: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        object.__setattr__(self, "kv_dtype", cache_dtype(self.kv_dtype))
 
     @property
     def cost(self) -> Any:
         """Batch -> s."""
-        return price(self.model, self.device, dtype=self.dtype, kv_dtype=self.kv_dtype, tp=self.tp)
+        return priced(self.model, self.device, self.layout)
 
     def pool(self, budget: int) -> BlockPool:
-        """What is left for the cache beside a step of `budget` tokens. ValueError where nothing is."""
-        return pool_for(
-            self.model,
-            self.device,
-            dtype=self.dtype,
-            kv_dtype=self.kv_dtype,
-            budget=budget,
-            tp=self.tp,
-            max_seqs=min(SEATS, budget),
-        )
+        """What is left for the cache beside a step of `budget` tokens. NoRoom where nothing is."""
+        return pool_of(self.model, self.device, Serving(budget, min(SEATS, budget)), self.layout)
 
     def __str__(self) -> str:
-        many = f"{self.tp} × " if self.tp > 1 else ""
-        return f"{self.name or 'a model'} in {self.dtype} on {many}{self.device.name}"
+        many = f"{self.layout.tp} × " if self.layout.tp > 1 else ""
+        return f"{self.name or 'a model'} in {self.layout.dtype} on {many}{self.device.name}"
 
 
 def predict(
@@ -319,11 +303,12 @@ class Advice:
 
     def flags(self, budget: int) -> list[str]:
         """The command lines that set it."""
-        tp = f" --tensor-parallel-size {self.place.tp}" if self.place.tp > 1 else ""
-        quantised = " --quantization fp8" if self.place.dtype == "fp8" else ""
-        kv = " --kv-cache-dtype fp8" if self.place.kv_dtype == "fp8" else ""
+        layout = self.place.layout
+        tp = f" --tensor-parallel-size {layout.tp}" if layout.tp > 1 else ""
+        quantised = " --quantization fp8" if layout.dtype == "fp8" else ""
+        kv = " --kv-cache-dtype fp8" if layout.kv_dtype == "fp8" else ""
         seats = f" --max-num-seqs {budget}" if budget < SEATS else ""
-        sg_tp = f" --tp {self.place.tp}" if self.place.tp > 1 else ""
+        sg_tp = f" --tp {layout.tp}" if layout.tp > 1 else ""
         return [
             f"vLLM:   --max-num-batched-tokens {budget}{seats}{tp}{quantised}{kv}",
             f"SGLang: --chunked-prefill-size {budget} --enable-mixed-chunk{sg_tp}{quantised}",
@@ -348,17 +333,21 @@ class Advice:
 
     def _helps(self) -> list[tuple[str, int | None]]:
         """What else would help where no budget keeps all promises."""
-        place = self.place
+        place, layout = self.place, self.place.layout
+
+        def laid(**change: Any) -> int | None:
+            return self._again(None, replace(place, layout=replace(layout, **change)))
+
         tries: list[tuple[str, Callable[[], int | None]]] = []
         if self.nearest and (budget := self.nearest.budget) >= 256:
             words = f"--long-prefill-token-threshold {budget // 2} (newcomers pass a document)"
             tries.append((words, lambda: self._again(None, place, threshold=budget // 2)))
         tries.append(("two replicas (half of the requests each)", lambda: self._again(self._half(), place)))
-        tries.append((f"tp={2 * place.tp}", lambda: self._again(None, replace(place, tp=2 * place.tp))))
-        if place.dtype in ("bf16", "fp16", "fp32"):
-            tries.append(("weights in fp8", lambda: self._again(None, replace(place, dtype="fp8"))))
-        if place.kv_dtype is None:
-            tries.append(("a cache in fp8", lambda: self._again(None, replace(place, kv_dtype="fp8"))))
+        tries.append((f"tp={2 * layout.tp}", lambda: laid(tp=2 * layout.tp)))
+        if layout.dtype in ("bf16", "fp16", "fp32"):
+            tries.append(("weights in fp8", lambda: laid(dtype="fp8")))
+        if layout.kv_dtype is None:
+            tries.append(("a cache in fp8", lambda: laid(kv_dtype="fp8")))
         out = []
         for words, attempt in tries:
             try:
@@ -435,9 +424,7 @@ def _row(requests: Iterable[Request], place: Place, budget: int, **more: Any) ->
         return row_of(predict(requests, place, budget, **more), budget, n_blocks)
     except ScheduleError as error:
         return Row(budget, why=f"a request does not fit: {error}")
-    except ValueError as error:
-        if "no block" not in str(error):
-            raise
+    except NoRoom:
         return Row(budget, why="no room for a cache")
 
 
@@ -473,7 +460,7 @@ def advise(
     promises: at least one, as `Promise` or in words. Errors as of `price`; ValueError for an empty load.
     """
     config, where = find_model(model), find_device(device)
-    place = Place(config, where, dtype, kv_dtype, tp, model if isinstance(model, str) else "")
+    place = Place(config, where, Layout(dtype, kv_dtype, tp), model if isinstance(model, str) else "")
     place.cost  # noqa: B018  (what is wrong with the place is said before anything is simulated)
     if isinstance(load, str) or not isinstance(load, Mix | Iterable):
         raise TypeError(f"load is {load!r}: a Mix or requests are needed, such as read_azure(FILE) gives")

@@ -36,7 +36,11 @@ def price(
     of the sheet. `str(cost)` and `cost.source` say which, and what was scaled.
     Raises TypeError for a wrong type and ValueError for an unknown name or heads that tp cannot share.
     """
-    config, where, layout = find_model(model), find_device(device), Layout(dtype, kv_dtype, tp)
+    return priced(find_model(model), find_device(device), Layout(dtype, kv_dtype, tp))
+
+
+def priced(config: Config, where: Device, layout: Layout) -> Kernels | Roofline:
+    """`price`, of what its names and words stand for."""
     for name, device in DEVICES.items():
         fit = FITS.get(SAME_CHIP.get(name, name))
         if fit and device == where and layout.dtype != "fp32":
@@ -45,6 +49,10 @@ def price(
                 fit = replace(fit, source=timed + fit.source)
             return Kernels(config, where, fit, layout=layout)
     return Roofline.of(where, config, layout)
+
+
+class NoRoom(ValueError):
+    """A device has no room for a cache beside the weights and a step."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +140,13 @@ def pool_for(
     Raises ValueError, with the bytes of each, where nothing is left; otherwise as `price`.
     """
     serving = Serving(budget, max_seqs, utilisation, block_size, prompt_logprobs)
-    use = memory_use(config, device, serving, Layout(dtype, kv_dtype, tp))
+    return pool_of(config, device, serving, Layout(dtype, kv_dtype, tp))
+
+
+def pool_of(model: Config | str, device: Device | str, serving: Serving, layout: Layout) -> BlockPool:
+    """`pool_for`, of what its words stand for. NoRoom, with the bytes of each, where nothing is left."""
+    use = memory_use(model, device, serving, layout)
     if use.n_blocks < 1:
-        name = config if isinstance(config, str) else "the model"
-        raise ValueError(f"{name} leaves no block of cache on {tp} x {use}")
-    return BlockPool(use.n_blocks, block_size)
+        name = model if isinstance(model, str) else "the model"
+        raise NoRoom(f"{name} leaves no block of cache on {layout.tp} x {use}")
+    return BlockPool(use.n_blocks, serving.block_size)

@@ -8,6 +8,7 @@ from typing import Any
 
 from chunkprefill.configs import find_device, find_model
 from chunkprefill.servers.advise import BUDGETS, Advice, Mix, Place, Promise, Row, table_rows
+from chunkprefill.simulation.layout import Layout
 from chunkprefill_course.forms.feedback import code_block
 
 MOST = 1000  # requests that a page simulates, once for each budget
@@ -50,15 +51,8 @@ def _advice(wanted: Mapping[str, Any], tell: Callable[[str], Any]) -> Advice:
     if not promises:
         raise ValueError("no promise to keep: give one a line, such as 'tbt p99 50ms'")
     model, device = str(wanted["model"]), str(wanted["device"])
-    kv_dtype = str(wanted.get("kv_dtype") or "") or None
-    place = Place(
-        find_model(model),
-        find_device(device),
-        str(wanted.get("dtype") or "bf16"),
-        kv_dtype,
-        _count(wanted, "tp"),
-        model,
-    )
+    formats = str(wanted.get("dtype") or "bf16"), str(wanted.get("kv_dtype") or "") or None
+    place = Place(find_model(model), find_device(device), Layout(*formats, _count(wanted, "tp")), model)
     place.cost  # noqa: B018  (what is wrong with the place is said before anything is simulated)
     requests, rows = tuple(load.requests()), list[Row]()
     for i, budget in enumerate(BUDGETS, 1):

@@ -15,6 +15,7 @@ from chunkprefill.__main__ import main
 from chunkprefill.configs import find_device, find_model
 from chunkprefill.servers import advise as a
 from chunkprefill.servers.advise import Advice, Mix, Place, Promise, Row, advise, against, predict
+from chunkprefill.simulation.layout import Layout
 from tests.library.servers.seen import World, probe_of
 
 LOAD = Mix(chats_per_s=6.0, chat=(200, 40), documents_per_s=0.5, document=(4000, 40), n=60)
@@ -335,7 +336,7 @@ def test_flags_are_words_that_the_engine_knows(advice, dtype, kv_dtype, flags):
 
     for make in (str, Torch):
         kv = None if kv_dtype is None else make(kv_dtype)
-        place = replace(advice.place, dtype=make(dtype), kv_dtype=kv)
+        place = replace(advice.place, layout=Layout(make(dtype), kv))
         line = replace(advice, place=place).flags(512)[0]
         assert line == f"vLLM:   --max-num-batched-tokens 512{flags}"
 
