@@ -67,9 +67,9 @@ class Events:
     @cached_property
     def first_tokens(self) -> np.ndarray:
         """Rows that emitted their request's first token."""
-        return (
-            self.tokens[:1] if len(self.tokens) < 2 else self.tokens[np.concatenate(([True], ~self.follows))]
-        )
+        if len(self.tokens) < 2:
+            return self.tokens
+        return self.tokens[np.concatenate(([True], ~self.follows))]
 
     @cached_property
     def length(self) -> np.ndarray:

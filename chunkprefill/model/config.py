@@ -110,9 +110,8 @@ class Config:
         """All parameters; a tied head is counted once."""
         qkv = self.d_q + 2 * self.d_kv
         layer = self.layer_params + 2 * self.d_model + 2 * self.head_dim * self.qk_norm
-        layer += (
-            qkv * self.qkv_bias + self.d_model * self.o_bias + (2 * self.d_ff + self.d_model) * self.mlp_bias
-        )
+        layer += qkv * self.qkv_bias + self.d_model * self.o_bias
+        layer += (2 * self.d_ff + self.d_model) * self.mlp_bias
         return self.n_layers * layer + self.head_params * (1 if self.tied else 2) + self.d_model
 
     def weight_bytes(self, bytes_per_value: int = 2) -> int:

@@ -7,6 +7,7 @@ is refused by name. A key that this module has never seen is refused: it may be 
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: a JSON object is needed, this is a {type(value).__name__}")
     return value
+
+
+def read_config(path: Path, of: Callable[[dict[str, Any]], Config] | None = None) -> Config:
+    """The `Config` of a `config.json`, as `config_of` or `of` reads it; errors name the file."""
+    raw = read_json(path)
+    try:
+        return (of or config_of)(raw)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def config_of(raw: dict[str, Any]) -> Config:

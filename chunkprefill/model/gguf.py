@@ -124,19 +124,21 @@ _FIXED = {
     "use_parallel_residual": False,
     "tensor_data_layout": "Meta AI original pth",
 }
-_HONOURED = (
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "vocab_size",
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.value_length",
-    "attention.layer_norm_rms_epsilon",
-    "rope.dimension_count",
-    "rope.freq_base",
+_HONOURED = frozenset(
+    [
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "vocab_size",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.value_length",
+        "attention.layer_norm_rms_epsilon",
+        "rope.dimension_count",
+        "rope.freq_base",
+    ]
 )
 _HARMLESS = ("general.", "tokenizer.", "quantize.imatrix.")  # beginnings of names
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,13 @@ class Llama3Scaling:
     low_freq_factor: float
     high_freq_factor: float
     original_positions: int
+    amplitude: ClassVar[float] = 1.0  # what cosine and sine are multiplied by
 
     def __post_init__(self) -> None:
         if not self.factor >= 1 or not 0 < self.low_freq_factor < self.high_freq_factor:
             raise ValueError(f"RoPE scaling needs factor >= 1 and 0 < low < high frequency factor: {self}")
         if self.original_positions < 1:
             raise ValueError(f"RoPE scaling: original_positions is {self.original_positions}, not >= 1")
-
-    @property
-    def amplitude(self) -> float:
-        """What cosine and sine are multiplied by."""
-        return 1.0
 
     def stretch(self, frequencies: Any, theta: float) -> Any:
         """The stretched frequencies, `[D/2]`."""
@@ -51,15 +47,11 @@ class LinearScaling:
     """
 
     factor: float
+    amplitude: ClassVar[float] = 1.0  # what cosine and sine are multiplied by
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < math.inf:
             raise ValueError(f"RoPE scaling needs a factor above 0: {self}")
-
-    @property
-    def amplitude(self) -> float:
-        """What cosine and sine are multiplied by."""
-        return 1.0
 
     def stretch(self, frequencies: Any, theta: float) -> Any:
         """The stretched frequencies, `[D/2]`."""

@@ -145,12 +145,13 @@ def open_gguf(path: Path) -> tuple[Config, dict[str, tuple[int, ...]], Callable[
 
 
 def _published(name: str) -> str:
-    block, layer, rest = (
-        name.split(".", 2) if name.startswith("blk.") and name.count(".") > 2 else ("", "", name)
-    )
+    prefix, rest = "", name
+    if name.startswith("blk.") and name.count(".") > 2:
+        _, layer, rest = name.split(".", 2)
+        prefix = f"model.layers.{layer}."
     if rest not in _NAMES:
         raise ValueError(f"tensor {name} is unknown, and a Llama that is computed here has none such")
-    return f"model.layers.{layer}.{_NAMES[rest]}" if block else _NAMES[rest]
+    return prefix + _NAMES[rest]
 
 
 def tokenizer_fields() -> dict[str, Any]:

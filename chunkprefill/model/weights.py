@@ -14,7 +14,7 @@ from torch import Tensor
 from chunkprefill.configs import TINY
 from chunkprefill.model.cache import floating, usable
 from chunkprefill.model.config import Config
-from chunkprefill.model.families import config_of, read_json
+from chunkprefill.model.families import read_config, read_json
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.strict import first_line, instead
 
@@ -55,7 +55,7 @@ def load_model(
         config, shapes, get = open_weights()
         model = _fill(config, shapes, get, device=device, dtype=dtype)
         return model.pack() if pack else model
-    config = config_of_folder(found)
+    config = read_config(found / "config.json")
     with ExitStack() as stack:
         shapes, get = _open_folder(found, stack)
         model = _fill(config, shapes, get, device=device, dtype=dtype, where=f"{found}: ")
@@ -160,16 +160,6 @@ def _empty(config: Config, device: torch.device | str, dtype: torch.dtype) -> Tr
     return model.requires_grad_(False).eval()
 
 
-def config_of_folder(folder: Path) -> Config:
-    """The `Config` of a folder's `config.json`; errors name the file."""
-    path = folder / "config.json"
-    raw = read_json(path)
-    try:
-        return config_of(raw)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 def layout(config: Config) -> Iterator[tuple[str, list[tuple[str, Shape]]]]:
     """Each parameter of `Transformer`, and the published tensors that it is made of, one below the other."""
     c = config
@@ -177,9 +167,7 @@ def layout(config: Config) -> Iterator[tuple[str, list[tuple[str, Shape]]]]:
     for i in range(c.n_layers):
         ours, theirs = f"layers.{i}.", f"model.layers.{i}."
         fused = {
-            "qkv": (
-                [("self_attn.q_proj", c.d_q), ("self_attn.k_proj", c.d_kv), ("self_attn.v_proj", c.d_kv)]
-            ),
+            "qkv": [("self_attn.q_proj", c.d_q), ("self_attn.k_proj", c.d_kv), ("self_attn.v_proj", c.d_kv)],
             "out": [("self_attn.o_proj", c.d_model)],
             "gate_up": [("mlp.gate_proj", c.d_ff), ("mlp.up_proj", c.d_ff)],
             "down": [("mlp.down_proj", c.d_model)],

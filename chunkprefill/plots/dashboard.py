@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -130,16 +131,7 @@ WAITS = ("first tokens", "gaps")
 def run_table(trace: Trace, n: int = 8, *, say: Callable[[float, str], str] | None = None) -> Table:
     """What the panels show, in `n` stretches of time. say: writes (value, unit); default: plain numbers."""
     t, say = over_time(trace, n), say or plain
-    header = (
-        "until",
-        "longest step",
-        "in chunks",
-        "decodes",
-        "waiting",
-        "running",
-        "blocks",
-        "evicted",
-    )
+    header = ("until", "longest step", "in chunks", "decodes", "waiting", "running", "blocks", "evicted")
     rows = [
         (
             say(t.edges[i + 1], "s"),
@@ -177,15 +169,10 @@ def dashboard_picture(
     say = measured if words["badge"] == "measured" else plain
     with figure(1.25 * len(panels) + 0.5) as fig:
         axes = fig.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+        own = {"first tokens": partial(first_tokens, by=by), "gaps": partial(gaps, by=by)}
+        own["blocks"] = partial(kv_blocks, n_blocks=n_blocks)
         for name, ax in zip(panels, axes):
-            if name == "blocks":
-                kv_blocks(trace, ax, n_blocks)
-            elif name == "first tokens":
-                first_tokens(trace, ax, by)
-            elif name == "gaps":
-                gaps(trace, ax, by)
-            else:
-                PANELS[name](trace, ax)
+            (PANELS | own)[name](trace, ax)
         axes[-1].set_xlabel("time, s")
         axes[-1].set_xlim(left=0)
         table = run_table(trace, say=say)

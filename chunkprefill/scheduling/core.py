@@ -81,11 +81,9 @@ class Request:
                 raise ValueError(f"{name}: prompt has {len(prompt)} tokens, n_prompt is {self.n_prompt}")
             put(self, "prompt", prompt)
         if self.segments is not None:
+            pairs = _pairs(name, self.segments)
             segments = tuple(
-                [
-                    (str(part), whole_number(f"{name}: segment {part}", n, 1))
-                    for part, n in _pairs(name, self.segments)
-                ]
+                [(str(part), whole_number(f"{name}: segment {part}", n, 1)) for part, n in pairs]
             )
             if (total := sum([n for _, n in segments])) != self.n_prompt:
                 raise ValueError(f"{name}: segments of {total} tokens, n_prompt is {self.n_prompt}")

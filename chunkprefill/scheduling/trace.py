@@ -8,6 +8,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, overload
 
@@ -114,9 +115,7 @@ class Trace:
         return Steps(self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Trace) and (self.requests, self.label, self.outputs, self.steps) == (
-            *(other.requests, other.label, other.outputs, other.steps),
-        )
+        return isinstance(other, Trace) and _compared(self) == _compared(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -202,6 +201,9 @@ class Trace:
         for step, rids in self.preempted.items():
             known = isinstance(step, int) and 0 <= step < n_steps and all(rid in self._index for rid in rids)
             _require(known, f"evictions {rids} at step {step!r}")
+
+
+_compared = attrgetter("requests", "label", "outputs", "steps")
 
 
 def _require(holds: bool, what: str) -> None:

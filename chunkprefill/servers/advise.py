@@ -374,19 +374,14 @@ class Advice:
     def __str__(self) -> str:
         best, nearest, unheld = self.best, self.nearest, self.unheld
         hidden = any(r.value(p) <= p.bound for r in self.rows if not r.why for p in self.broken(r))
-        lines = [
-            str(self.table()),
-            *(
-                ["* a quantile that is kept because long steps are few, not short: see smaller budgets"]
-                * hidden
-            ),
-            "",
-            f"prices: {self.place.cost}",
-            *(
-                f"promise: {p}{' (no request of the load has such a wait)' * (p in unheld)}"
-                for p in self.promises
-            ),
-        ]
+        lines = [str(self.table())]
+        if hidden:
+            lines.append(
+                "* a quantile that is kept because long steps are few, not short: see smaller budgets"
+            )
+        lines += ["", f"prices: {self.place.cost}"]
+        for p in self.promises:
+            lines.append(f"promise: {p}{' (no request of the load has such a wait)' if p in unheld else ''}")
         if best is not None:
             lines.append(f"set a budget of {best:,} tokens a step:")
             lines += [f"  {flag}" for flag in self.flags(best)]
@@ -555,18 +550,13 @@ def read_load(path: str) -> list[Request]:
 
 def read_model(text: str) -> Config | str:
     """A name of a shape, or the `config.json` at a path."""
-    if text.endswith(".json") or ("/" in text and Path(text).exists()):
-        from chunkprefill.model.families import read_json
-        from chunkprefill.model.mixtures import priced_of
+    if not text.endswith(".json") and not ("/" in text and Path(text).exists()):
+        return text
+    from chunkprefill.model.families import read_config
+    from chunkprefill.model.mixtures import priced_of
 
-        path = Path(text)
-        path = path / "config.json" if path.is_dir() else path
-        raw = read_json(path)
-        try:
-            return priced_of(raw)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    return text
+    path = Path(text)
+    return read_config(path / "config.json" if path.is_dir() else path, priced_of)
 
 
 def pair(text: str) -> tuple[int, int]:
@@ -602,15 +592,11 @@ def against(advice: Advice, measured: Any) -> str:
         ("document's first token", _s(document.ttft), _s(firsts.get(document.name, math.nan))),
         ("largest gap of a chat", _s(longest), _s(held_up)),
     ]
-    table = Table(
-        header=("", "measured", "predicted"), rows=rows, caption=f"at about {budget:,} tokens a step"
-    )
-    best = advice.best
-    said = (
-        f"the server runs about {budget:,} tokens a step; the advice is {best:,}"
-        if best
-        else str(verdict.step)
-    )
+    caption = f"at about {budget:,} tokens a step"
+    table = Table(header=("", "measured", "predicted"), rows=rows, caption=caption)
+    said = str(verdict.step)
+    if advice.best:
+        said = f"the server runs about {budget:,} tokens a step; the advice is {advice.best:,}"
     return f"held against the probe: {said}\n{table}"
 
 

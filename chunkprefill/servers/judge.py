@@ -200,12 +200,10 @@ def judge(probe: Seen) -> Verdict:
         return _unknown("one round says that chats fall silent, another that they go on", *evidence)
     step = _tokens_a_step(probe, rounds)
     if (each := tokens_an_event(probe)) > SEVERAL:
-        step, said = (
-            None,
-            (
-                f"an event brings {each:.2g} tokens on average: several steps handed over at once, or several "
-                "tokens that one step guessed right, so that events do not count steps"
-            ),
+        step = None
+        said = (
+            f"an event brings {each:.2g} tokens on average: several steps handed over at once, or several "
+            "tokens that one step guessed right, so that events do not count steps"
         )
         if rounds[0].freezes:
             return _unknown(f"{said}, and a silence may hide some", *evidence)

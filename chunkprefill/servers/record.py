@@ -75,22 +75,11 @@ class ProbeRecord:
             longest = max(gaps, default=math.nan)
             documents = [s.ttft for s in self.of(name, "document") if s.ttft is not None]
             late = [s.ttft for s in self.of(name, "late") if s.ttft is not None]
-            rows.append(
-                (
-                    name,
-                    _said(longest),
-                    f"{longest / usual:.3g}×" if usual and math.isfinite(longest) else "–",
-                    _said(max(documents, default=math.nan)),
-                    _said(max(late, default=math.nan)),
-                )
-            )
-        header = (
-            "document",
-            "chats' longest gap",
-            "of the usual gap",
-            "document's first token",
-            "late chats' first token, the latest",
-        )
+            times = f"{longest / usual:.3g}×" if usual and math.isfinite(longest) else "–"
+            firsts = _said(max(documents, default=math.nan)), _said(max(late, default=math.nan))
+            rows.append((name, _said(longest), times, *firsts))
+        header = ["document", "chats' longest gap", "of the usual gap", "document's first token"]
+        header.append("late chats' first token, the latest")
         usual_words = f"; the usual gap is {measured(usual)}" if usual else ""
         return Table(header=header, rows=rows, caption=f"{self.model} at {self.server}{usual_words}")
 

@@ -144,18 +144,9 @@ async def _run(requests: Sequence[Request], settings: dict[str, Any]) -> VllmRun
         warm = Request("warm-up", 0.0, min(64, requests[0].n_prompt), 2)
         await _one(engine, warm, params(2), time.monotonic(), 0)
         zero = time.monotonic() + 0.05
-        rows = await asyncio.gather(
-            *(
-                _one(
-                    engine,
-                    r,
-                    params(r.n_output),
-                    zero,
-                    r.priority * (settings["scheduling_policy"] != "fcfs"),
-                )
-                for r in requests
-            )
-        )
+        ranked = settings["scheduling_policy"] != "fcfs"
+        sent = (_one(engine, r, params(r.n_output), zero, r.priority * ranked) for r in requests)
+        rows = await asyncio.gather(*sent)
     finally:
         engine.shutdown()
     return VllmRun(vllm.__version__, settings, tuple(row for row, _ in rows), sum(n for _, n in rows), _gpu())

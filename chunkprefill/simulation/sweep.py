@@ -74,9 +74,7 @@ def sweep(
     for an `out` that is no such file, RuntimeError if workers keep dying, and what a simulation raised, when
     the others have ended. What landed is kept.
     """
-    named = (
-        policies.items() if isinstance(policies, Mapping) else [(repr(policy), policy) for policy in policies]
-    )
+    named = policies.items() if isinstance(policies, Mapping) else [(repr(p), p) for p in policies]
     options = {"pool": pool, "scheduling": scheduling, "overlap": overlap}
     each = [
         Task(str(w), str(p), tuple(requests), policy, cost or Roofline(), options, reduce or summarise)
