@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.checks import ends_after, runs
-from chunkprefill.plots.style import Canvas, Picture, Table, Words
+from chunkprefill.plots.style import Canvas, Picture, Table, Words, round_step
 from chunkprefill.plots.timeline import milliseconds
 from chunkprefill.scheduling.core import Step
 from chunkprefill.scheduling.trace import Trace
@@ -61,7 +61,8 @@ def lanes_picture(
         _lane(canvas, 34 + k * tall, title, steps, end, say)
     y = 34 + tall * len(shown) - 8
     canvas.line(LEFT, y, RIGHT, y, width=1)
-    for tick in _ticks(end):
+    step_s = round_step(end / 5)
+    for tick in (i * step_s for i in range(int(end / step_s) + 1)):
         x = LEFT + (RIGHT - LEFT) * tick / end
         canvas.line(x, y, x, y + 5, width=1)
         canvas.text(x, y + 24, f"{1e3 * tick:g}", anchor="middle")
@@ -120,15 +121,6 @@ def _said(title: str, steps: list[Step], say: Any) -> str:
         f"{title}: {say(took)} in all, scheduling {say(scheduling)}, the device waits {say(_waited(steps))} "
         "between steps."
     )
-
-
-def _ticks(end: float) -> list[float]:
-    """At most six round times from 0 to `end`, s."""
-    step = 1e-5
-    for step in (m * 10.0**k for k in range(-6, 4) for m in (1, 2, 5)):
-        if end / step <= 5:
-            break
-    return [i * step for i in range(int(end / step) + 1)]
 
 
 def _short(seconds: float) -> str:

@@ -9,7 +9,17 @@ from typing import Any, Unpack
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.checks import a_word_each, amounts, few_enough, one_of
-from chunkprefill.plots.style import COLOURS, WIDTH, Canvas, Picture, Table, WordsAndAlt, figure, picture
+from chunkprefill.plots.style import (
+    COLOURS,
+    WIDTH,
+    Canvas,
+    Picture,
+    Table,
+    WordsAndAlt,
+    figure,
+    picture,
+    round_step,
+)
 from chunkprefill.whole import whole_number
 
 
@@ -265,8 +275,7 @@ def passes_picture(
             x += wide
     y = tall * len(rows) + 4
     canvas.line(0, y, WIDTH, y, width=1)
-    step = 10 ** math.floor(math.log10(longest))
-    step = next(s for s in (step / 5, step / 2, step, 2 * step) if longest / s <= 6)
+    step = round_step(longest / 6)
     for tick in range(int(longest / step) + 1):
         x = WIDTH * tick * step / longest
         canvas.line(x, y, x, y + 5, width=1)

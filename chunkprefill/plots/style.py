@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -334,6 +335,12 @@ def _restyle(svg: str) -> str:
     svg = re.sub(r'\bid="', f'id="{own}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{own}-", svg)
     return re.sub(r"\n\s*", "\n", re.sub(r"<!--.*?-->", "", svg, flags=re.S)).strip()
+
+
+def round_step(least: float, of: Sequence[float] = (1, 2, 5)) -> float:
+    """The first of these numbers times a power of ten that is at least `least`: the distance of an axis' ticks."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * k for k in (*of, 10) if power * k >= least * (1 - 1e-9))
 
 
 def _colour(name: str) -> str:

@@ -10,7 +10,7 @@ from chunkprefill.measure import measured
 from chunkprefill.metrics.timelines import RequestTimeline, request_timelines
 from chunkprefill.plots.checks import ends_after, runs
 from chunkprefill.plots.grid import task
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table, round_step
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
 
@@ -158,21 +158,13 @@ def _draw_mark(
 
 def _draw_axis(canvas: Canvas, scale: _Scale, y: float) -> None:
     canvas.line(scale.left, y, scale.x(scale.end), y)
-    step = _round_step(scale.end / 5)
+    step = round_step(scale.end / 5, (1, 2, 2.5, 5))
     n = int(scale.end / step + 1e-9)
     for i in range(n + 1):
         x = scale.x(i * step)
         canvas.line(x, y, x, y + 5)
         canvas.text(min(x, WIDTH - 18), y + 22, f"{i * step:.6g}", anchor="middle")
     canvas.text((scale.left + WIDTH) / 2, y + 39, "time, s", anchor="middle")
-
-
-def _round_step(about: float) -> float:
-    """1, 2, 2.5 or 5 times a power of ten, at least `about`."""
-    power = 10.0 ** len(f"{about:.0f}") if about >= 1 else 1.0
-    while power > about:
-        power /= 10
-    return next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= about * (1 - 1e-9))
 
 
 def _said(rows: Mapping[Rid, RequestTimeline], say: Callable[[float], str]) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import chunkprefill as cp
 from chunkprefill.metrics.timelines import align_arrivals, request_timelines
-from chunkprefill.plots.timeline import _round_step
+from chunkprefill.plots.style import round_step
 
 REQUESTS = [cp.Request("chat", 0, 4, 9), cp.Request("document", 2.5, 40, 3)]
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_drawn_is_said(traces, words, match):
 
 @pytest.mark.parametrize("end", [1e-4, 0.013, 0.5, 1.0, 7.7, 42.0, 86_400.0])
 def test_axes_have_a_handful_of_round_numbers(end):
-    step = _round_step(end / 4)
+    step = round_step(end / 4, (1, 2, 2.5, 5))
     assert 2 <= end / step <= 4.001 and f"{step:e}"[0] in "125"
 
 
