@@ -62,6 +62,11 @@ def shown(value: Any) -> str:
     return brief.repr(value).replace("\n", " ")
 
 
+def words(text: str) -> frozenset[str]:
+    """A list of names written as a text."""
+    return frozenset(text.split())
+
+
 def first_line(error: BaseException) -> str:
     """The beginning of an error, which may be pages; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu.lab import MODELS, JsonRow, Lab, median
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for, walks
-from chunkprefill.model.batch_attention import Alone, Chunk, Padded, Varlen, Walked
+from chunkprefill.model.batch_attention import Alone, Padded, StripChunk, Varlen, Walked
 
 BLOCK = 16  # tokens
 Launch = Callable[[], object]
@@ -35,9 +35,13 @@ def attention(lab: Lab) -> Iterator[JsonRow]:
         values = torch.randn_like(keys)
         q = torch.randn(n, heads, wide, device=device).to(lab.dtype)
         ids = list(range(n * per))
-        layouts = {"runs": [Chunk(i, length - 1, length, ids[i * per : (i + 1) * per]) for i in range(n)]}
+        layouts = {
+            "runs": [StripChunk(i, length - 1, length, ids[i * per : (i + 1) * per]) for i in range(n)]
+        }
         random.Random(lab.seed).shuffle(ids)
-        layouts["scattered"] = [Chunk(i, length - 1, length, ids[i * per : (i + 1) * per]) for i in range(n)]
+        layouts["scattered"] = [
+            StripChunk(i, length - 1, length, ids[i * per : (i + 1) * per]) for i in range(n)
+        ]
         ways: dict[tuple[str, str], Launch] = {}
         for blocks, chunks in layouts.items():
             parts: dict[str, Callable[..., object]] = {"padded": Padded.of(chunks, BLOCK, device)}
@@ -58,8 +62,8 @@ def attention(lab: Lab) -> Iterator[JsonRow]:
         keys = torch.randn(n_blocks, BLOCK, kv, wide, device=device).to(lab.dtype)
         values = torch.randn_like(keys)
         q = torch.randn(size + n, heads, wide, device=device).to(lab.dtype)
-        lone = [Chunk(size + i, length - 1, length, range(i * per, (i + 1) * per)) for i in range(n)]
-        chunk = Chunk(0, 0, size, range(n * per, n_blocks))
+        lone = [StripChunk(size + i, length - 1, length, range(i * per, (i + 1) * per)) for i in range(n)]
+        chunk = StripChunk(0, 0, size, range(n * per, n_blocks))
         both, first, rest = (Varlen.of(part, BLOCK, device) for part in ([chunk, *lone], [chunk], lone))
         ways = {
             ("varlen, one launch", "runs"): lab.timed(_call(both, q, keys, values)),

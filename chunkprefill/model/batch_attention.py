@@ -24,7 +24,7 @@ Blocks = slice | Tensor  # a run of ids, or any ids
 Part = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Chunk(NamedTuple):
+class StripChunk(NamedTuple):
     """Tokens of one sequence in the strip: rows row to row + end − start, positions start to end."""
 
     row: int
@@ -51,7 +51,7 @@ def to_device(lists: Sequence[Sequence[int]], device: torch.device) -> list[Tens
     return list(flat.split([len(numbers) for numbers in lists]))
 
 
-def padded(chunks: Sequence[Chunk]) -> tuple[list[int], int]:
+def padded(chunks: Sequence[StripChunk]) -> tuple[list[int], int]:
     """All tables end to end, each filled up to the longest by its own first block, and how long that is."""
     width = max(len(chunk.table) for chunk in chunks)
     return [n for c in chunks for n in (*c.table, *[c.table[0]] * (width - len(c.table)))], width
@@ -86,7 +86,7 @@ class Alone:
         return self.attention(q, k, v)
 
     @classmethod
-    def of(cls, chunk: Chunk, attention: Attention, device: torch.device) -> Alone:
+    def of(cls, chunk: StripChunk, attention: Attention, device: torch.device) -> Alone:
         first, n = chunk.table[0], len(chunk.table)
         blocks = slice(first, first + n) if chunk.run else to_device([chunk.table], device)[0]
         return cls(attention, blocks, chunk.end)
@@ -106,7 +106,7 @@ class Padded:
         return F.scaled_dot_product_attention(folded, k, v, attn_mask=self.seen).reshape(q.shape)
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device) -> Padded:
+    def of(cls, chunks: Sequence[StripChunk], block_size: int, device: torch.device) -> Padded:
         filled, width = padded(chunks)
         tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
         seen = torch.arange(width * block_size, device=device) < ends[:, None]  # [B, S]
@@ -146,7 +146,7 @@ class Varlen:
         return (-1, -1) if self.max_q == 1 else (-1, 0)
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device) -> Varlen:
+    def of(cls, chunks: Sequence[StripChunk], block_size: int, device: torch.device) -> Varlen:
         lengths, ends = [c.length for c in chunks], [c.end for c in chunks]
         paged = "block_table" in varlen_parameters() and block_size % PAGE == 0
         in_place = all(chunk.run for chunk in chunks)
@@ -188,7 +188,7 @@ class Walked:
         return walk(q, keys, values, self.tables, self.ends, n_splits=self.n_splits)
 
     @classmethod
-    def of(cls, chunks: Sequence[Chunk], n_kv_heads: int, device: torch.device) -> Walked:
+    def of(cls, chunks: Sequence[StripChunk], n_kv_heads: int, device: torch.device) -> Walked:
         filled, width = padded(chunks)
         tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
         n_splits = splits_for(len(chunks) * n_kv_heads, max(chunk.end for chunk in chunks))
@@ -259,7 +259,7 @@ def _older(q: Tensor, k: Tensor, v: Tensor, part: Varlen) -> Tensor:
     )[0]
 
 
-def parts_of(chunks: Sequence[Chunk], cache: Cache) -> list[tuple[slice | Tensor, Part]]:
+def parts_of(chunks: Sequence[StripChunk], cache: Cache) -> list[tuple[slice | Tensor, Part]]:
     """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
 
     Rows side by side are a slice; where every part has one, they are in the strip's order.
@@ -280,7 +280,7 @@ def parts_of(chunks: Sequence[Chunk], cache: Cache) -> list[tuple[slice | Tensor
     parts: list[tuple[slice | Tensor, Part]] = [(_rows(lone, device), together)] if together else []
     rest = [chunk for chunk in chunks if chunk.length > 1 or not together]
     if many:
-        groups: dict[tuple[bool, bool], list[Chunk]] = {}
+        groups: dict[tuple[bool, bool], list[StripChunk]] = {}
         for chunk in rest:
             groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
         parts += [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
@@ -289,7 +289,7 @@ def parts_of(chunks: Sequence[Chunk], cache: Cache) -> list[tuple[slice | Tensor
     return sorted(parts, key=lambda part: part[0].start if isinstance(part[0], slice) else -1)
 
 
-def _rows(chunks: Sequence[Chunk], device: torch.device) -> slice | Tensor:
+def _rows(chunks: Sequence[StripChunk], device: torch.device) -> slice | Tensor:
     """The rows of the strip that belong to these chunks, in order: a slice where they are side by side."""
     rows = [row for chunk in chunks for row in range(chunk.row, chunk.row + chunk.length)]
     if rows[-1] - rows[0] + 1 == len(rows):

@@ -13,24 +13,16 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from chunkprefill.strict import words
+
 Message = Mapping[str, Any]  # {"role": "user", "content": "…"}, and whatever else the template reads
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # three names for one thing, the usual one first
 # What transformers' own `apply_chat_template` keeps to itself: given as a variable, it would change nothing.
-_OTHERS = frozenset(
-    [
-        "chat_template",
-        "continue_final_message",
-        "tokenize",
-        "sanitize_control_tokens",
-        "padding",
-        "truncation",
-        "max_length",
-        "return_tensors",
-        "return_dict",
-        "return_assistant_tokens_mask",
-        "tokenizer_kwargs",
-        "conversation",
-    ]
+_OTHERS = words(
+    """
+    chat_template continue_final_message tokenize sanitize_control_tokens padding truncation max_length
+    return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs conversation
+    """
 )
 
 
@@ -52,7 +44,7 @@ def render_chat(template: str, messages: Sequence[Message], **variables: Any) ->
         _refuse_what_lists_no_objects(name, variables.get(name))
     read = {name: _plain(value) for name, value in variables.items()}
     read = {"tools": None, "documents": None, "add_generation_prompt": False} | read
-    checked = conversation(messages)
+    checked = plain_messages(messages)
     try:
         return _environment().from_string(template).render(messages=checked, **read)
     except TemplateSyntaxError as error:
@@ -65,7 +57,7 @@ def render_chat(template: str, messages: Sequence[Message], **variables: Any) ->
         raise ValueError(f"the model's chat template failed: {type(error).__name__}: {error}") from None
 
 
-def conversation(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages as plain data, without the keys whose value is None; ValueError names one that is none."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise ValueError(

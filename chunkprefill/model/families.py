@@ -20,7 +20,7 @@ from chunkprefill.model.rope import (
     YarnScaling,
     yarn_amplitude,
 )
-from chunkprefill.strict import instead, loads, shown
+from chunkprefill.strict import instead, loads, shown, words
 
 _MAX_JSON_BYTES = 64 << 20
 
@@ -59,11 +59,7 @@ FAMILIES = {
 _DEFAULT_WINDOW = 4096  # tokens, of every family here that has a window and a file that does not name it
 
 
-def _words(lines: str) -> frozenset[str]:
-    return frozenset(lines.split())
-
-
-_HONOURED = _words(
+_HONOURED = words(
     """
     architectures model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim vocab_size max_position_embeddings rms_norm_eps hidden_act
@@ -86,7 +82,7 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "pruned_heads": (({}, None), "only whole layers are implemented"),
 }
 # Keys that tell of training, of other tasks, of files, or of how to sample: the logits do not depend on them.
-_HARMLESS = _words(
+_HARMLESS = words(
     """
     _name_or_path name_or_path _commit_hash transformers_version transformers.js_config tokenizer_class
     unsloth_version unsloth_fixed max_sequence_length model_max_length tokenizer_model_max_length
@@ -143,7 +139,7 @@ def config_of(raw: dict[str, Any]) -> Config:
     """
     name = _family_name(raw)
     family = FAMILIES[name]
-    _refuse_unknown_words(raw, name)
+    _refuse_unknownwords(raw, name)
     _refuse_other_computations(raw)
     _refuse_two_dtypes(raw)
     n_heads, d_model, n_layers = (
@@ -196,7 +192,7 @@ def _family_name(raw: dict[str, Any]) -> str:
     return named
 
 
-def _refuse_unknown_words(raw: dict[str, Any], name: str) -> None:
+def _refuse_unknownwords(raw: dict[str, Any], name: str) -> None:
     for key, value in raw.items():
         if key in _FIXED:
             right, why = _FIXED[key]
@@ -279,7 +275,7 @@ _ROPE_KEYS = {
     "default": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": _words(
+    "yarn": words(
         """
         factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim
         truncate

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from chunkprefill.model.config import Config
+from chunkprefill.strict import words
 from chunkprefill.whole import as_whole
 
 _SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}  # GGUF type to struct letter
@@ -124,21 +125,12 @@ _FIXED = {
     "use_parallel_residual": False,
     "tensor_data_layout": "Meta AI original pth",
 }
-_HONOURED = frozenset(
-    [
-        "block_count",
-        "context_length",
-        "embedding_length",
-        "feed_forward_length",
-        "vocab_size",
-        "attention.head_count",
-        "attention.head_count_kv",
-        "attention.key_length",
-        "attention.value_length",
-        "attention.layer_norm_rms_epsilon",
-        "rope.dimension_count",
-        "rope.freq_base",
-    ]
+_HONOURED = words(
+    """
+    block_count context_length embedding_length feed_forward_length vocab_size attention.head_count
+    attention.head_count_kv attention.key_length attention.value_length attention.layer_norm_rms_epsilon
+    rope.dimension_count rope.freq_base
+    """
 )
 _HARMLESS = ("general.", "tokenizer.", "quantize.imatrix.")  # beginnings of names
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for, walks
-from chunkprefill.model.batch_attention import Chunk, parts_of, read, to_device
+from chunkprefill.model.batch_attention import StripChunk, parts_of, read, to_device
 from chunkprefill.model.config import Config
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
@@ -82,7 +82,7 @@ class PagedWindow:
                 first = start // size
                 there = [block * size + at for block in table[first:] for at in range(size)]
                 slots += there[start - first * size : end - first * size]
-            chunks.append(Chunk(row, start, end, table))
+            chunks.append(StripChunk(row, start, end, table))
             row += length
             if emits:
                 last.append(row - 1)

@@ -1,6 +1,6 @@
 """The loop: ask, check, launch, wait, record, commit, for a model and for a simulator alike.
 
-`serve` chooses between `serial_loop` and `overlap_loop`; both are made of the same `step` and `Serving`.
+`serve` chooses between `serial_loop` and `overlap_loop`; both are made of the same `step` and `ServingRun`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def step(
     return Launched(batch, handle, blocks_used, check, asked, decided, applied, launched)
 
 
-class Serving:
+class ServingRun:
     """Requests being served: what has arrived (`state`), what is still to come, the clock, and the `trace`.
 
     scheduling: Batch -> s prices the scheduling of a step; None measures it.
@@ -225,7 +225,7 @@ class Serving:
         return self.trace
 
 
-def serial_loop(run: Serving) -> None:
+def serial_loop(run: ServingRun) -> None:
     """Schedule a step, run it, count what it emitted; only then the next one."""
     now = 0.0
     while True:
@@ -240,7 +240,7 @@ def serial_loop(run: Serving) -> None:
             return
 
 
-def overlap_loop(run: Serving) -> None:
+def overlap_loop(run: ServingRun) -> None:
     """Schedule a step while the one before it runs: it begins when that one starts."""
     ahead: Launched | None = None  # launched, and not landed yet
     now = ended = 0.0
@@ -286,7 +286,7 @@ def serve(
     breaks the contract; ValueError for two requests of one name, and for arguments of a wrong kind.
     """
     loop = overlap_loop if flag("overlap", overlap) else serial_loop
-    run = Serving(requests, policy, executor, pool, scheduling)
+    run = ServingRun(requests, policy, executor, pool, scheduling)
     loop(run)
     return run.served()
 

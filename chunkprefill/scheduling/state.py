@@ -34,7 +34,7 @@ get_cached, get_known = attrgetter("cached"), attrgetter("known")
 Numbers = tuple[int, ...]  # one a row of a plan
 #: A plan that keeps the contract, as columns: requests, tokens, sequences, starts, known tokens, ends; last the
 #: requests without a cache, and the sum of the tokens.
-Columns = tuple[Plan, tuple[Rid, ...], Numbers, list[Sequence], Numbers, Numbers, Numbers, list[Rid], int]
+Checked = tuple[Plan, tuple[Rid, ...], Numbers, list[Sequence], Numbers, Numbers, Numbers, list[Rid], int]
 
 
 class SequenceView(ReadOnly):
@@ -601,7 +601,7 @@ class Books:
 
     # The contract: each rule with its message. What follows changes nothing but what a policy has to undo.
 
-    def checked(self, plan: Plan) -> Columns:
+    def checked(self, plan: Plan) -> Checked:
         """The plan as columns, after every check but that of its blocks."""
         if plan.preempted:
             self.check_evictions(plan)

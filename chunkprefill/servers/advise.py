@@ -25,13 +25,12 @@ from chunkprefill.scheduling.vllm import VllmV1
 from chunkprefill.servers.client import clean
 from chunkprefill.simulation.cost import SchedulerCost
 from chunkprefill.simulation.layout import Layout
-from chunkprefill.simulation.price import NoRoom, Serving, pool_of, priced
+from chunkprefill.simulation.price import SEATS, NoRoom, Serving, pool_of, priced
 from chunkprefill.simulation.simulate import simulate
 from chunkprefill.strict import shown
 from chunkprefill.whole import check_fields, real_number, whole_number
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384)  # tokens a step
-SEATS = 256  # sequences at once: vLLM's default
 DOCUMENT = 2048  # prompt tokens above which a request of a trace counts as a document
 MOST_REQUESTS = 4000  # of a trace: its first
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}

@@ -23,7 +23,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from chunkprefill.servers.events import BrokenAnswer, Events, Lines, json_of, message, pieces
+from chunkprefill.servers.events import BrokenAnswer, EventReader, Lines, json_of, message, pieces
+from chunkprefill.strict import words
 
 if TYPE_CHECKING:
     import httpx
@@ -47,31 +48,21 @@ TOO_LONG = (
 LISTEN_S = 0.2  # between two looks for Ctrl-C
 
 
+#: What can go wrong, by name.
+FAILURES = words(
+    """
+    url nothing-listens tls unauthorized no-model no-streaming redirect refused server-error busy closed
+    timeout not-openai too-long
+    """
+)
+
+
 class ProbeError(RuntimeError):
-    """Why a server could not be probed. kind: one of `KINDS`; retry_s: how long it asks to wait, if it says."""
+    """Why a server could not be probed. kind: of `FAILURES`; retry_s: how long it asks to wait, if it says."""
 
     def __init__(self, kind: str, message: str, retry_s: float | None = None) -> None:
         super().__init__(message)
         self.kind, self.retry_s = kind, retry_s
-
-
-#: What can go wrong, by name.
-KINDS = (
-    "url",
-    "nothing-listens",
-    "tls",
-    "unauthorized",
-    "no-model",
-    "no-streaming",
-    "redirect",
-    "refused",
-    "server-error",
-    "busy",
-    "closed",
-    "timeout",
-    "not-openai",
-    "too-long",
-)
 
 
 def clean(text: object, most: int = 200, secret: str | None = None) -> str:
@@ -310,7 +301,7 @@ class Client:
 
     async def _events(self, stream: Stream, response: httpx.Response) -> None:
         """Server-sent events, each with the time at which its bytes were here."""
-        events, lines, n_bytes, begun = Events(stream), Lines(), 0, False
+        events, lines, n_bytes, begun = EventReader(stream), Lines(), 0, False
         body = pieces(response, response.aiter_raw())
         async for piece in body:
             now = self.now()
@@ -333,7 +324,7 @@ class Client:
         events.close(self.now())
         self._ended(stream, events, response)
 
-    def _ended(self, stream: Stream, events: Events, response: httpx.Response) -> None:
+    def _ended(self, stream: Stream, events: EventReader, response: httpx.Response) -> None:
         """What the end of the body means. ProbeError where no token came."""
         if events.error:
             stream.error = self.clean(events.error)

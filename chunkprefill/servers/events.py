@@ -77,7 +77,7 @@ class Lines:
         return lines
 
 
-class Events:
+class EventReader:
     """Reads the lines of one answer into `stream`. `done`: whether the server said so; `error`: its words."""
 
     def __init__(self, stream: Answered) -> None:

@@ -34,7 +34,7 @@ _STAMP = re.compile(
 _DIGITS = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 
 # Azure's 2023 traces (Splitwise, ISCA'24): tokens at these quantiles of prompt and output.
-QUANTILES = (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1)
+AZURE_QUANTILES = (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1)
 CONVERSATION = (
     (2, 29, 181, 207, 396, 1020, 1189, 2734, 4083, 4142, 14050),
     (7, 16, 41, 54, 85, 129, 395, 424, 451, 601, 1000),
@@ -332,5 +332,8 @@ def _like(n: int, rate: float, quantiles: tuple[Sequence[int], ...], rank: float
     first, other = random.standard_normal((2, n))
     normals = first, rho * first + np.sqrt(1 - rho**2) * other
     cdf = np.vectorize(NormalDist().cdf, otypes=[float])
-    p, o = (np.rint(np.interp(cdf(z), QUANTILES, q)).astype(int).tolist() for z, q in zip(normals, quantiles))
+    p, o = (
+        np.rint(np.interp(cdf(z), AZURE_QUANTILES, q)).astype(int).tolist()
+        for z, q in zip(normals, quantiles)
+    )
     return [Request(rid, t, p, o) for rid, (t, p, o) in enumerate(zip(arrivals.tolist(), p, o))]

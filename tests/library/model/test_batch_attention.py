@@ -186,7 +186,10 @@ def test_long_sequences_walk_their_tables_on_a_cpu() -> None:
     """Scores far apart, sequences of one position and of thousands, more threads than sequences."""
     need("a C compiler", paged_decode_cpu.kernel(torch.float32), "apt-get install gcc")
     keys, values = torch.randn(2, 300, 16, 3, 64).unbind()
-    chunks = [batch_attention.Chunk(0, 4500, 4501, list(range(282))), batch_attention.Chunk(1, 0, 1, [299])]
+    chunks = [
+        batch_attention.StripChunk(0, 4500, 4501, list(range(282))),
+        batch_attention.StripChunk(1, 0, 1, [299]),
+    ]
     q = 40 * torch.randn(2, 9, 64)
     out = batch_attention.Walked.of(chunks, 3, CPU)(q, keys, values)
     for chunk in chunks:
@@ -224,7 +227,7 @@ def test_padded_decodes(case: tuple[int, int, int, bool]) -> None:
     values = torch.randn_like(keys)
     for row, m in enumerate(lengths):
         table, ids = ids[: -(-m // size)], ids[-(-m // size) :]
-        chunks.append(batch_attention.Chunk(row, m - 1, m, table))
+        chunks.append(batch_attention.StripChunk(row, m - 1, m, table))
     q = torch.randn(n, 4, 8, dtype=torch.float64)
     out = batch_attention.Padded.of(chunks, size, CPU)(q, keys, values)
     for chunk in chunks:

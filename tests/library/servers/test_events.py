@@ -23,7 +23,7 @@ from chunkprefill.servers import client as module
 from chunkprefill.servers import probe as probing
 from chunkprefill.servers import prometheus
 from chunkprefill.servers.client import DOORS, Address, Client, ProbeError, Stream
-from chunkprefill.servers.events import MOST_LINE, BrokenAnswer, Events, Lines, count, message
+from chunkprefill.servers.events import MOST_LINE, BrokenAnswer, EventReader, Lines, count, message
 from chunkprefill.servers.judge import UNKNOWN, judge, tokens_an_event
 from chunkprefill.servers.probe import ProbePlan, patient
 from tests.library.servers.seen import World, probe_of
@@ -43,10 +43,10 @@ def chat(**delta: object) -> dict:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
 
 
-def read(*events: bytes, n_output: int = 4, split: int = 1 << 20) -> tuple[Stream, Events]:
+def read(*events: bytes, n_output: int = 4, split: int = 1 << 20) -> tuple[Stream, EventReader]:
     """The events, in pieces of `split` bytes; a piece's number is its time."""
     stream = Stream("s", "chat", "r", 8, n_output)
-    found, lines, whole = Events(stream), Lines(), b"".join(events)
+    found, lines, whole = EventReader(stream), Lines(), b"".join(events)
     for i, at in enumerate(range(0, len(whole), split)):
         for line in lines(whole[at : at + split]):
             found.line(line, float(i))
@@ -260,7 +260,7 @@ def test_what_is_no_stream_is_said_by_name(answer, kind, words):
     with canned(answer) as url, pytest.raises(ProbeError) as error:
         ask(url)
     assert (error.value.kind, words in str(error.value)) == (kind, True), error.value
-    assert error.value.kind in module.KINDS and str(error.value).isprintable()
+    assert error.value.kind in module.FAILURES and str(error.value).isprintable()
 
 
 @WITH_HTTPX

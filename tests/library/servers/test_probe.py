@@ -17,7 +17,7 @@ from chunkprefill.__main__ import main
 from chunkprefill.servers import probe as module
 from chunkprefill.servers import prometheus
 from chunkprefill.servers.client import Address, Client, ProbeError, Stream, clean, in_thread
-from chunkprefill.servers.events import Events
+from chunkprefill.servers.events import EventReader
 from chunkprefill.servers.probe import ProbePlan, probe
 from chunkprefill.servers.record import ProbeRecord
 from tests.library.servers.standin import HOSTILE, StandIn
@@ -315,7 +315,7 @@ def test_a_key_is_taken_out_before_text_is_cut():
     assert "sesam" not in clean("x" * 198 + "sesame", 200, "sesame").replace("[key]", "")
     assert "ses" not in clean(" " * 3997 + "sesame", 200, "sesame")
     stream = Stream("a", "chat", "", 1, 8)
-    events = Events(stream)
+    events = EventReader(stream)
     events.line(b"data: " + b"x" * 78 + b"sesame", 0.0)
     events.close(0.0)
     assert clean(events.error, secret="sesame").endswith("[key]")

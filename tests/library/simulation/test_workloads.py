@@ -280,11 +280,11 @@ def test_the_shared_traces():
     conversation = cp.read_azure(shared / "traces" / "AzureLLMInferenceTrace_conv.csv")
     assert len(conversation) == 19_366 and 3_500 < conversation[-1].arrival < 3_504
     for what, published in zip(("n_prompt", "n_output"), workloads.CONVERSATION):
-        found = np.quantile([getattr(r, what) for r in conversation], workloads.QUANTILES)
+        found = np.quantile([getattr(r, what) for r in conversation], workloads.AZURE_QUANTILES)
         assert np.allclose(found, published, rtol=0.01, atol=1), what
     code = cp.read_azure(shared / "traces" / "AzureLLMInferenceTrace_code.csv")
     for what, published in zip(("n_prompt", "n_output"), workloads.CODE):
-        found = np.quantile([getattr(r, what) for r in code], workloads.QUANTILES)
+        found = np.quantile([getattr(r, what) for r in code], workloads.AZURE_QUANTILES)
         assert np.allclose(found, published, rtol=0.01, atol=1), what
     for name in ("conversation", "synthetic"):
         assert len(cp.read_mooncake(shared / "traces" / f"mooncake_{name}_lengths.csv")) > 1000
@@ -308,7 +308,7 @@ def test_published_shapes_come_back():
             ([r.n_prompt for r in requests], prompts),
             ([r.n_output for r in requests], outputs),
         ):
-            for q, expected in list(zip(workloads.QUANTILES, published))[1:-1]:
+            for q, expected in list(zip(workloads.AZURE_QUANTILES, published))[1:-1]:
                 assert np.quantile(lengths, q) == pytest.approx(expected, rel=0.08, abs=2)
             assert published[0] <= min(lengths) and max(lengths) <= published[-1]
     rank = [
