@@ -51,7 +51,10 @@ def cdf(traces: Mapping[str, Trace], ax: Axes, metric: str = "tbt", *, tail: boo
         ax.plot(values[pick], share, linestyle=dash, color=colour, label=name)
         ax.plot(values[-1:], share[-1:], "o", color=colour, clip_on=False)
     least = min((float(np.min(line.get_xdata())) for line in ax.lines), default=1.0)
-    ax.set_xscale("log" if least > 0 else "symlog", **({} if least > 0 else {"linthresh": 1e-3}))
+    if least > 0:
+        ax.set_xscale("log")
+    else:
+        ax.set_xscale("symlog", linthresh=1e-3)
     most = max((float(np.max(line.get_xdata())) for line in ax.lines), default=1.0)
     if least > 0 and most < 50 * least:  # one power of ten alone would be one tick, or none
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -79,19 +80,11 @@ def first_tokens(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = N
     """Time to first token, s, at the moment of arrival: one mark a request, one shape a class."""
     e = Events.of(trace)
     waits, names = metrics.ttft(e), np.array([by(r) if by else "" for r in trace.requests], dtype=object)
-    words = []
-    for name, mark, look in zip(dict.fromkeys(names), "o^s", ("none", "black", "none")):
-        mine = names == name
-        ax.plot(
-            e.arrivals[mine],
-            waits[mine],
-            mark,
-            color="black",
-            markerfacecolor=look,
-            markersize=4,
-            markeredgewidth=1,
-        )
-        words.append((f"{'○▲□'['o^s'.index(mark)]} {name}", "black"))
+    words, looks = [], cycle((("o", "none", "○"), ("^", "black", "▲"), ("s", "none", "□")))
+    for name, (mark, inside, sign) in zip(dict.fromkeys(names), looks):
+        x, y = e.arrivals[names == name], waits[names == name]
+        ax.plot(x, y, mark, color="black", markerfacecolor=inside, markersize=4, markeredgewidth=1)
+        words.append((f"{sign} {name}", "black"))
     _finish(ax, "first token, s", words if by else [])
 
 
@@ -101,17 +94,17 @@ def gaps(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = None) -> 
     last = e.tokens[e.decoded]
     ends, long = e.ended[last], metrics.tbt(e)
     names = np.array([by(r) if by else "" for r in trace.requests], dtype=object)
-    words = []
-    for i, name in enumerate(dict.fromkeys(names)):
+    words, looks = [], chain((("", "―"),), cycle((("^", "▲"), ("s", "■"))))
+    for name, (mark, sign) in zip(dict.fromkeys(names), looks):
         mine = (names == name)[e.request[last]]
         value = 1e3 * max_over(edges, ends[mine], ends[mine], long[mine])
-        if i:
+        if mark:
             there = value > 0
             middles = (edges[1:] + edges[:-1])[there] / 2
-            ax.plot(middles, value[there], "^s"[i % 2 - 1], color="black", markersize=4)
+            ax.plot(middles, value[there], mark, color="black", markersize=4)
         else:
             ax.stairs(value, edges, color="black", linewidth=1.5, baseline=None)
-        words.append((f"{'▲■'[i % 2 - 1] if i else '―'} {name}", "black"))
+        words.append((f"{sign} {name}", "black"))
     _finish(ax, "longest gap, ms", words if by else [])
 
 

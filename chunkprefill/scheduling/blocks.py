@@ -49,7 +49,7 @@ class BlockPool:
         if n < 0 or n > self.n_free:
             raise ValueError(f"{n} blocks asked for, {self.n_free} of {self.n_blocks} free")
         keep = max(0, len(self._returned) - n)
-        blocks = self._returned[: keep - 1 if keep else None : -1] if n else []
+        blocks = self._returned[keep:][::-1]
         del self._returned[keep:]
         fresh = self._fresh + n - len(blocks)
         blocks += range(self._fresh, fresh)

@@ -119,10 +119,11 @@ class Mix:
         rate = self.chats_per_s + self.documents_per_s
         for i in range(self.n):
             at += draw.expovariate(rate)
-            is_long = draw.random() < self.documents_per_s / rate
-            mean = self.document if is_long else self.chat
+            kind, mean = "chats", self.chat
+            if draw.random() < self.documents_per_s / rate:
+                kind, mean = "documents", self.document
             prompt, output = (max(1, round(tokens * draw.uniform(0.5, 1.5))) for tokens in mean)
-            made.append(Request(f"{KINDS[is_long]} {i}", at, prompt, output))
+            made.append(Request(f"{kind} {i}", at, prompt, output))
         return made
 
     def __str__(self) -> str:
@@ -213,7 +214,9 @@ def row_of(trace: Trace, budget: int, n_blocks: int) -> Row:
 def kind_of(request: Request) -> str:
     """The class of a request: by its name where a `Mix` made it, else by the length of its prompt."""
     name = str(request.rid).split(" ")[0]
-    return name if name in KINDS else KINDS[int(request.n_prompt > DOCUMENT)]
+    if name in KINDS:
+        return name
+    return "documents" if request.n_prompt > DOCUMENT else "chats"
 
 
 def quantiles(values: Iterable[float]) -> dict[str, float]:
@@ -318,10 +321,12 @@ class Advice:
         """What would change the advice: (change, the budget then; None: none keeps the promises)."""
         place, out = self.place, []
         rate = [replace(r, arrival=r.arrival / 1.5) for r in self.requests]
-        longer = [replace(r, n_prompt=2 * r.n_prompt) if kind_of(r) == KINDS[1] else r for r in self.requests]
+        longer = [
+            replace(r, n_prompt=2 * r.n_prompt) if kind_of(r) == "documents" else r for r in self.requests
+        ]
         # A prompt counts as a document by its name, or doubling would move it to another class.
         out.append(("half as many requests again", self._again(rate, place)))
-        if any(kind_of(r) == KINDS[1] for r in self.requests):
+        if any(kind_of(r) == "documents" for r in self.requests):
             out.append(("documents twice as long", self._again(longer, place)))
         if error := min(worst_error(place), 0.5):
             out.append((f"every step {error:.0%} slower than predicted", self._again(None, place, 1 + error)))

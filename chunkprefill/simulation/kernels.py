@@ -58,8 +58,10 @@ def _at(curve: Curve, n_tokens: float) -> float:
     """The value of a curve at `n_tokens`: straight between corners, level beyond them."""
     place = log2(n_tokens) if n_tokens > 1 else 0.0
     i = bisect_right(curve, (place, inf))
-    if i == 0 or i == len(curve):
-        return curve[i and -1][1]
+    if i == 0:
+        return curve[0][1]
+    if i == len(curve):
+        return curve[-1][1]
     (left, low), (right, high) = curve[i - 1], curve[i]
     return low + (high - low) * (place - left) / (right - left)
 
