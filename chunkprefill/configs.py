@@ -95,8 +95,8 @@ class Device:
         return self.fp8_flops if dtype == "fp8" and self.fp8_flops else self.flops
 
 
-def table(name: str) -> dict[str, dict[str, Any]]:
-    """{short name: row} of a table among the package's data; each file says what its columns are."""
+def table(name: str) -> Any:
+    """The rows of a table among the package's data; each file says what its columns are."""
     return json.loads((Path(__file__).parent / "data" / name).read_text("utf-8"))["rows"]
 
 
@@ -108,8 +108,9 @@ def _device(row: dict[str, Any]) -> Device:
     return Device(row["name"], flops, bandwidth, row["n_sms"], memory, row["source"], **more)
 
 
-#: By short name, from `data/devices.json`. fp16 where a device has no bf16 (T4, V100). GB are read as 10^9 bytes:
-#: cards of NVIDIA have 2^30, and the 7% between stand for what a driver, its contexts and recorded graphs hold.
+#: By short name, from `data/devices.json`. fp16 where a device has no bf16 (T4, V100). GB are read as 10^9
+#: bytes: cards of NVIDIA have 2^30, and the 7% between stand for what a driver, its contexts and recorded
+#: graphs hold.
 DEVICES = {short: _device(row) for short, row in table("devices.json").items()}
 
 
@@ -121,7 +122,8 @@ def _shape(row: dict[str, Any]) -> Config:
     return Config(**row | {"rope_scaling": scaling and Llama3Scaling(**scaling)})
 
 
-#: Shapes by short name, from `data/models.json`, each as in the `config.json` that its owner publishes on the hub.
+#: Shapes by short name, from `data/models.json`, each as in the `config.json` that its owner publishes on the
+#: hub.
 MODELS = {short: _shape(row) for short, row in table("models.json").items()}
 TINY, SMOLLM2_135M = MODELS["tiny"], MODELS["smollm2-135m"]
 LLAMA3_8B, LLAMA2_70B = MODELS["llama-3-8b"], MODELS["llama-2-70b"]

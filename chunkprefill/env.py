@@ -49,7 +49,8 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
     try:
         import torch
     except Exception as error:  # a broken install raises more than ImportError
-        why = f"torch cannot be imported ({first_line(error)}): pip install torch. The simulator runs without it."
+        said = first_line(error)
+        why = f"torch cannot be imported ({said}): pip install torch. The simulator runs without it."
         return _tell(Setup("cpu", None, "none", colab, why), quiet)
     dtype, device, why = torch.float32, "cpu", "no CUDA device"
     try:

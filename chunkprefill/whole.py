@@ -37,7 +37,7 @@ def as_flag(value: Any) -> bool | None:
 
 
 def whole_number(what: str, value: Any, least: int, most: int | None = None) -> int:
-    """`value` as an int of at least `least` and at most `most`; numpy's pass, bools, floats and texts do not."""
+    """`value` as an int from `least` to `most`; numpy's integers pass, and bools, floats and texts do not."""
     number = as_whole(value)
     if number is None or number < least or (most is not None and number > most):
         bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
@@ -56,7 +56,7 @@ def flag(what: str, value: Any) -> bool:
 def real_number(
     what: str, value: Any, least: float = 0.0, *, above: bool = False, below: float = math.inf
 ) -> float:
-    """`value` as a finite number of at least `least` (or `above` it) and `below` a bound; texts do not pass."""
+    """`value` as a finite number of at least `least` (or `above` it), `below` a bound; texts do not pass."""
     number = as_real(value)
     if number is None or not least <= number < below or (above and number == least):
         bounds = f"{'above' if above else 'of at least'} {least:g}"

@@ -139,7 +139,7 @@ def config_of(raw: dict[str, Any]) -> Config:
     """
     name = _family_name(raw)
     family = FAMILIES[name]
-    _refuse_unknownwords(raw, name)
+    _refuse_unknown_keys(raw, name)
     _refuse_other_computations(raw)
     _refuse_two_dtypes(raw)
     n_heads, d_model, n_layers = (
@@ -192,7 +192,7 @@ def _family_name(raw: dict[str, Any]) -> str:
     return named
 
 
-def _refuse_unknownwords(raw: dict[str, Any], name: str) -> None:
+def _refuse_unknown_keys(raw: dict[str, Any], name: str) -> None:
     for key, value in raw.items():
         if key in _FIXED:
             right, why = _FIXED[key]

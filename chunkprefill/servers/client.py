@@ -58,7 +58,7 @@ FAILURES = words(
 
 
 class ProbeError(RuntimeError):
-    """Why a server could not be probed. kind: of `FAILURES`; retry_s: how long it asks to wait, if it says."""
+    """Why a server could not be probed. kind: of `FAILURES`; retry_s: how long it asks to wait."""
 
     def __init__(self, kind: str, message: str, retry_s: float | None = None) -> None:
         super().__init__(message)

@@ -13,8 +13,8 @@ def _fit(row: dict[str, Any]) -> Fit:
     return Fit(**row | {"reach": tuple(map(tuple, row["reach"]))})
 
 
-#: By device, `data/kernels.json`. Of an H100 no timing of a later chunk, or of one beside decodes, was at hand:
-#: there decodes are priced as if alone, which is their best case.
+#: By device, from `data/kernels.json`. Of an H100 no timing of a later chunk, or of one beside decodes, was
+#: at hand: there decodes are priced as if alone, which is their best case.
 FITS = {device: _fit(row) for device, row in table("kernels.json").items()}
 
 

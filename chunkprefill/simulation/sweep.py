@@ -40,7 +40,7 @@ def summarise(trace: Trace) -> dict[str, Any]:
     return summary(trace).as_dict()
 
 
-def run(task: Task) -> dict[str, Any]:
+def simulated(task: Task) -> dict[str, Any]:
     """One simulation, reduced to what is kept; the function that workers call."""
     trace = simulate(task.requests, task.scheduler, task.cost, **task.options)
     return dict(task.reduce(trace))
@@ -99,7 +99,7 @@ def _results(
     """(index, row) of each missing task, as they finish."""
     if executor is None:
         for i in missing:
-            yield i, run(tasks[i])
+            yield i, simulated(tasks[i])
         return
     left, lives = set(missing), 3
     while left:
@@ -109,7 +109,7 @@ def _results(
         futures: dict[Future[Row], int] = {}
         try:
             try:
-                futures |= {pool.submit(run, tasks[i]): i for i in sorted(left)}
+                futures |= {pool.submit(simulated, tasks[i]): i for i in sorted(left)}
             except BrokenExecutor as error:  # while the last ones were handed over
                 died = error
             for future in as_completed(futures):  # whatever becomes of one, the others land

@@ -114,6 +114,27 @@ def test_what_reads_translated_or_golfed_stays_rare(pattern):
     assert len(found) < LIMITS[pattern], "\n".join([f"{len(found)} lines", *found[:20]])
 
 
+# Names that stand for two things in the library, and why they may.
+NAMED_TWICE = {
+    "add_arguments": "of a command each",
+    "gated": "its definition, and the C that computes it",
+    "main": "a command each",
+    "rms_norm": "its definition, and the C that computes it",
+    "rotate_": "its definition, and the C that computes it",
+}
+
+
+def test_one_name_is_one_thing():
+    """No two classes or functions of the library share a name; private ones may."""
+    homes: dict[str, list[str]] = {}
+    for path in tracked("chunkprefill/*.py"):
+        for node in ast.parse(path.read_text("utf8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: at for name, at in homes.items() if len(at) > 1 and not name.startswith("_")}
+    assert twice.keys() == NAMED_TWICE.keys(), twice
+
+
 # Functions with more than six parameters, each with the reason why nothing among them is a value. What joins
 # the list needs a reason of its own; what a change makes shorter leaves it.
 MANY_PARAMETERS = {

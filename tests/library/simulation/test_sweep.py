@@ -18,7 +18,7 @@ import pytest
 from chunkprefill.scheduling.core import Plan, ScheduleError
 from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst
 from chunkprefill.simulation.simulate import simulate
-from chunkprefill.simulation.sweep import Task, run, summarise, sweep
+from chunkprefill.simulation.sweep import Task, simulated, summarise, sweep
 from chunkprefill.simulation.workloads import documents_and_chats, poisson
 from tests.needs import ROOT
 
@@ -68,7 +68,9 @@ def test_a_second_sweep_runs_only_what_is_missing(tmp_path, expected, monkeypatc
     some = dict(list(POLICIES.items())[:1])
     sweep(workloads(), some, out=out, **FAST)
     ran: list[Task] = []
-    monkeypatch.setattr("chunkprefill.simulation.sweep.run", lambda task: ran.append(task) or run(task))
+    monkeypatch.setattr(
+        "chunkprefill.simulation.sweep.simulated", lambda task: ran.append(task) or simulated(task)
+    )
     assert sweep(workloads(), POLICIES, out=out, **FAST) == expected
     assert {(t.workload, t.policy) for t in ran} == {
         (w, p) for w in workloads() for p in set(POLICIES) - set(some)
