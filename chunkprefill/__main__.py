@@ -7,7 +7,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    from chunkprefill.servers import advise, probe  # no page in a browser has it
+    from chunkprefill.servers import commands as servers  # no page in a browser has it
 
     parser = argparse.ArgumentParser(prog="python -m chunkprefill", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -26,16 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("fetch", help="fetch the weights of smollm2-135m, 93 MB, once")
 
     probed = commands.add_parser("probe", help="how does a server schedule? Send it chats and a document")
-    probe.add_arguments(probed)
+    servers.probe_options(probed)
 
     advised = commands.add_parser("advise", help="what token budget for this model, device and load?")
-    advise.add_arguments(advised)
+    servers.advise_options(advised)
 
     args = parser.parse_args(argv)
     if args.command == "advise":
-        return advise.main(args)
+        return servers.run_advise(args)
     if args.command == "probe":
-        return probe.main(args)
+        return servers.run_probe(args)
     if args.command == "demo":
         from chunkprefill import demo as command
 

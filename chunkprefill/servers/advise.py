@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import random
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from chunkprefill.configs import Device, find_device, find_model, table
@@ -30,7 +28,6 @@ from chunkprefill.whole import check_fields, real_number, whole_number
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384)  # tokens a step
 DOCUMENT = 2048  # prompt tokens above which a request of a trace counts as a document
-MOST_REQUESTS = 4000  # of a trace: its first
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 KINDS = ("chats", "documents")
 HOST = SchedulerCost(s0=2e-4, per_decode=2e-5, per_chunk=2e-5)  # s: vLLM's, 18-21 us a request, a fixed part
@@ -76,7 +73,7 @@ class Promise:
 
     def __str__(self) -> str:
         who = f" of {self.kind}" if self.kind else ""
-        return f"{self.metric.upper()}{who}, {self.at.upper() if self.at != 'max' else 'largest'}: {_s(self.bound)}"
+        return f"{self.metric.upper()}{who}, {self.at.upper() if self.at != 'max' else 'largest'}: {said_s(self.bound)}"
 
 
 def _pair_of_tokens(what: str, given: Any) -> tuple[int, int]:
@@ -389,7 +386,9 @@ class Advice:
         elif nearest is None:
             lines.append(f"nothing fits: {self.rows[0].why}")
         else:
-            broken = "; ".join(f"{p} (predicted {_s(self.value(nearest, p))})" for p in self.broken(nearest))
+            broken = "; ".join(
+                f"{p} (predicted {said_s(self.value(nearest, p))})" for p in self.broken(nearest)
+            )
             lines.append(
                 f"no budget keeps every promise. The nearest is {nearest.budget:,}, which breaks {broken}"
             )
@@ -405,10 +404,11 @@ class Advice:
 
 def _waits(row: Row, key: tuple[str, str], at: Sequence[str]) -> str:
     values = row.waits.get(key, {})
-    return " / ".join(_s(values[name]) if name in values else "–" for name in at)
+    return " / ".join(said_s(values[name]) if name in values else "–" for name in at)
 
 
-def _s(seconds: float) -> str:
+def said_s(seconds: float) -> str:
+    """`12.3 ms`, `1.5 s`; a dash for what was not predicted."""
     if not math.isfinite(seconds):
         return "–"
     return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:,.3g} s"
@@ -516,159 +516,4 @@ def error_words(place: Place) -> str:
     return (
         f"{len(errors)} predicted waits and rates of runs that nothing was fitted to ({devices}) were off by "
         f"{quantile(errors, 0.5):.1%} in the middle and by {max(errors):.0%} at most{here}"
-    )
-
-
-# --- the command ------------------------------------------------------------------------------------------
-
-
-def read_load(path: str) -> list[Request]:
-    """Requests of a trace file, by arrival: ours (JSON), Azure's or Mooncake's.
-
-    ValueError naming the file where it is none of these.
-    """
-    from chunkprefill.simulation.workloads import read_azure, read_mooncake  # a page has no numpy
-
-    where = Path(path)
-    if where.exists() and not where.is_file():
-        raise ValueError(f"{clean(path)}: no regular file, and a trace is looked at twice")
-    try:
-        head = where.open("rb").read(400).decode("utf-8", "replace")
-    except OSError as error:
-        raise ValueError(f"{clean(path)}: {error.strerror}") from None
-    if '"chunkprefill-trace"' in head:
-        requests = list(Trace.load(where).requests)
-    elif "TIMESTAMP" in head:
-        requests = read_azure(where)
-    else:
-        requests = read_mooncake(where)
-    return sorted(requests, key=lambda r: r.arrival)
-
-
-def read_model(text: str) -> Config | str:
-    """A name of a shape, or the `config.json` at a path."""
-    if not text.endswith(".json") and not ("/" in text and Path(text).exists()):
-        return text
-    from chunkprefill.model.families import read_config
-    from chunkprefill.model.mixtures import priced_of
-
-    path = Path(text)
-    return read_config(path / "config.json" if path.is_dir() else path, priced_of)
-
-
-def pair(text: str) -> tuple[int, int]:
-    """`300+200`: prompt and output tokens."""
-    found = re.fullmatch(r"\s*([\d_,]+)\s*\+\s*([\d_,]+)\s*", text)
-    if not found:
-        raise ValueError(f"{clean(text)!r} is not PROMPT+OUTPUT tokens, such as 300+200")
-    prompt, output = (int(x.replace(",", "").replace("_", "")) for x in found.groups())
-    return prompt, output
-
-
-def against(advice: Advice, measured: Any) -> str:
-    """The advice beside a probe: the same requests as the probe sent, predicted at the step that it saw.
-
-    What a chat waits is predicted at the budget that the probe's verdict tells, and set beside what was measured.
-    """
-    verdict = measured.verdict
-    if not verdict.known or verdict.step is None:
-        return f"held against the probe: nothing, for its verdict is {verdict.name}: {verdict.evidence[0]}"
-    name = measured.rounds[-1]
-    streams = [s for kind in ("chat", "document", "late") for s in measured.of(name, kind) if s.tokens]
-    begin = min(s.sent for s in streams)
-    requests = [Request(s.name, s.sent - begin, s.n_prompt, max(1, len(s.tokens))) for s in streams]
-    budget = max(1, round(verdict.step.likely))
-    trace = predict(requests, advice.place, budget)
-    tally = Tally(trace)
-    rids = [r.rid for r in trace.requests]
-    firsts, gaps = dict(zip(rids, tally.ttft)), dict(zip(rids, tally.gaps))
-    document, chats = measured.of(name, "document")[0], measured.of(name, "chat")
-    longest = max((gap for s in chats for gap in s.gaps), default=math.nan)
-    held_up = max((gap for s in chats for gap in gaps.get(s.name, ())), default=math.nan)
-    rows = [
-        ("document's first token", _s(document.ttft), _s(firsts.get(document.name, math.nan))),
-        ("largest gap of a chat", _s(longest), _s(held_up)),
-    ]
-    caption = f"at about {budget:,} tokens a step"
-    table = Table(header=("", "measured", "predicted"), rows=rows, caption=caption)
-    said = str(verdict.step)
-    if advice.best:
-        said = f"the server runs about {budget:,} tokens a step; the advice is {advice.best:,}"
-    return f"held against the probe: {said}\n{table}"
-
-
-def main(args: Any) -> int:
-    """`python -m chunkprefill advise`: 0 with a budget, 1 where none keeps the promises, 2 for bad input."""
-    from chunkprefill.servers.client import ProbeError
-
-    try:
-        load: Mix | list[Request]
-        if args.trace:
-            load = read_load(args.trace)
-            if len(load) > MOST_REQUESTS:
-                cut = f"of {len(load):,} requests in {clean(args.trace)} the first {MOST_REQUESTS:,} are simulated"
-                print(cut, file=sys.stderr)
-                load = load[:MOST_REQUESTS]
-        else:
-            load = Mix(
-                args.chats_per_s, pair(args.chat), args.documents_per_s, pair(args.document), args.requests
-            )
-        promises = args.promise or ["tbt p99 50ms", "ttft chats p99 2s"]
-        print("simulating", file=sys.stderr)
-        found = advise(
-            read_model(args.model),
-            args.device,
-            load,
-            promises,
-            dtype=args.dtype,
-            kv_dtype=args.kv_dtype,
-            tp=args.tp,
-            budgets=args.budgets or BUDGETS,
-        )
-        print(found)
-        if args.measure:
-            from chunkprefill.servers.probe import key_of, probe
-
-            key = key_of(args.key_env)
-            print(against(found, probe(args.measure, args.served_model, key=key)))
-    except (ProbeError, ValueError, TypeError, OSError) as error:
-        print(f"advise: {error}", file=sys.stderr)
-        return 2
-    return 0 if found.best is not None else 1
-
-
-def add_arguments(parser: Any) -> None:
-    """The options of the command."""
-    usual = Mix()
-    parser.add_argument("model", help="a name such as llama-3.3-70b, or the path of a config.json")
-    parser.add_argument("device", help="such as h100, a100, rtx4090")
-    parser.add_argument("--dtype", default="bf16", help="of the weights (default: %(default)s)")
-    parser.add_argument("--kv-dtype", help="of the cache (default: as activations)")
-    parser.add_argument("--tp", type=int, default=1, help="devices that share each layer")
-    parser.add_argument(
-        "--trace", metavar="FILE", help="requests: a trace of ours, of Azure's, of Mooncake's"
-    )
-    parser.add_argument("--chats-per-s", type=float, default=usual.chats_per_s, metavar="N")
-    parser.add_argument("--chat", default="300+200", metavar="P+O", help="tokens of prompt and output")
-    parser.add_argument("--documents-per-s", type=float, default=usual.documents_per_s, metavar="N")
-    parser.add_argument("--document", default="8000+200", metavar="P+O")
-    parser.add_argument(
-        "--requests", type=int, default=usual.n, help="that are simulated (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--promise",
-        action="append",
-        metavar="WORDS",
-        help="'tbt p99 50ms', 'ttft chats p90 1s'; may be repeated",
-    )
-    parser.add_argument("--budgets", type=int, nargs="+", metavar="N", help="tokens a step, to be tried")
-    parser.add_argument("--measure", metavar="URL", help="hold the advice against a probe of this server")
-    parser.add_argument(
-        "--model",
-        dest="served_model",
-        metavar="NAME",
-        help="with --measure: the name that requests give (default: the first listed one that writes text)",
-    )
-    parser.add_argument(
-        "--key-env", metavar="NAME", help="with --measure: environment variable that holds the server's key"
     )

@@ -14,7 +14,7 @@ import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
 
@@ -193,7 +193,7 @@ def probe(
     """
     plan = plan or ProbePlan()
     address, say = Address.of(url), say or _to_stderr
-    _refuse_open_key(address, key)
+    refuse_open_key(address, key)
     say(plan.text(address.shown, model))
     return in_thread(_probe(address, model, plan, key, say))
 
@@ -479,88 +479,7 @@ async def _until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(POLL_S)
 
 
-def main(args: Any) -> int:
-    """`python -m chunkprefill probe`: 0 with a verdict, 1 for unknown, 2 where nothing could be probed."""
-    try:
-        plan = replace(
-            ProbePlan(),
-            chats=args.chats,
-            late=args.late,
-            prompt=args.prompt,
-            document=args.document,
-            answer=args.answer,
-            rounds=args.rounds,
-            seconds=args.seconds,
-        )
-        address = Address.of(args.url)
-        key = key_of(args.key_env)
-        _refuse_open_key(address, key)
-        if args.dry_run:
-            print(plan.text(address.shown, args.model))
-            return 0
-        for path in filter(None, (args.out, args.html)):
-            _try_to_write(path)
-        found = probe(args.url, args.model, plan, key=key)
-        print(found)
-        if args.out:
-            found.save(args.out)
-            print(f"wrote {args.out}", file=sys.stderr)
-        if args.html:
-            with open(args.html, "w", encoding="utf-8") as file:
-                file.write(found.page())
-            print(f"wrote {args.html}", file=sys.stderr)
-    except (ProbeError, ValueError, OSError) as error:
-        kind = f" ({error.kind})" if isinstance(error, ProbeError) else ""
-        print(f"probe{kind}: {error}", file=sys.stderr)
-        return 2
-    return 0 if found.verdict.known else 1
-
-
-def _try_to_write(path: str) -> None:
-    """OSError now, and not after a probe, for a path that cannot be written; leaves nothing behind."""
-    new = not os.path.exists(path)
-    with open(path, "a", encoding="utf-8"):
-        pass
-    if new:
-        os.unlink(path)
-
-
-def _refuse_open_key(address: Address, key: str | None) -> None:
+def refuse_open_key(address: Address, key: str | None) -> None:
+    """ProbeError for a key that would be sent to another machine without encryption."""
     if key and not address.loopback and address.base.startswith("http://"):
         raise ProbeError("url", "a key would travel unencrypted: use https://")
-
-
-def key_of(name: str | None) -> str | None:
-    """The key, out of the environment: a command line is seen by every process of the machine."""
-    if not name:
-        return None
-    if not (key := os.environ.get(name)):
-        raise ProbeError("unauthorized", f"no key in the environment variable {clean(name)}")
-    return key
-
-
-def add_arguments(parser: Any) -> None:
-    """The options of the command."""
-    usual = ProbePlan()
-    parser.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
-    parser.add_argument(
-        "--model", help="the name that requests give (default: the first listed one that writes text)"
-    )
-    parser.add_argument("--document", type=int, help="tokens of the document (default: as the model allows)")
-    for name, words in (
-        ("chats", "chats that decode when the document comes"),
-        ("late", "chats that follow it"),
-        ("prompt", "tokens of a chat's prompt"),
-        ("answer", "tokens of a chat's answer, at most"),
-        ("rounds", "rounds with the document"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=int, default=getattr(usual, name), help=f"{words} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--seconds", type=float, default=usual.seconds, help="for the whole probe (default: %(default)g)"
-    )
-    parser.add_argument("--key-env", metavar="NAME", help="environment variable that holds the server's key")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
-    parser.add_argument("--out", metavar="FILE", help="write the record here, as JSON")
-    parser.add_argument("--html", metavar="FILE", help="write verdict, picture and table here, as a page")

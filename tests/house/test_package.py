@@ -116,7 +116,6 @@ def test_what_reads_translated_or_golfed_stays_rare(pattern):
 
 # Names that stand for two things in the library, and why they may.
 NAMED_TWICE = {
-    "add_arguments": "of a command each",
     "gated": "its definition, and the C that computes it",
     "main": "a command each",
     "rms_norm": "its definition, and the C that computes it",

@@ -14,7 +14,7 @@ import chunkprefill as cp
 from benchmarks.checkpoints import SHAPE, edited, transformers
 from chunkprefill.configs import MODELS
 from chunkprefill.model.mixtures import MIXTURES, priced_of
-from chunkprefill.servers.advise import read_model
+from chunkprefill.servers.commands import read_model
 from tests.needs import need
 
 

@@ -14,7 +14,9 @@ import chunkprefill as cp
 from chunkprefill.__main__ import main
 from chunkprefill.configs import find_device, find_model
 from chunkprefill.servers import advise as a
-from chunkprefill.servers.advise import Advice, Mix, Place, Promise, Row, advise, against, predict
+from chunkprefill.servers import commands
+from chunkprefill.servers.advise import Advice, Mix, Place, Promise, Row, advise, predict
+from chunkprefill.servers.commands import against, read_load, read_model
 from chunkprefill.simulation.layout import Layout
 from tests.library.servers.seen import World, probe_of
 
@@ -212,7 +214,7 @@ def test_a_config_that_is_refused_is_named_with_its_file(tmp_path):
         with pytest.raises(
             ValueError, match=r"config\.json: architecture 'DeepseekV3ForCausalLM' is unknown"
         ):
-            a.read_model(str(path))
+            read_model(str(path))
 
 
 @pytest.mark.parametrize(
@@ -265,17 +267,17 @@ def test_bad_input_is_one_line(options, words, capsys):
 def test_a_trace_is_a_load(tmp_path):
     trace = predict(LOAD.requests(), Place(find_model(PLACE[0]), find_device(PLACE[1])), 512)
     trace.save(tmp_path / "trace.json")
-    assert a.read_load(str(tmp_path / "trace.json")) == LOAD.requests()
+    assert read_load(str(tmp_path / "trace.json")) == LOAD.requests()
     (tmp_path / "azure.csv").write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:01:51.0000000,100,5\n"
         "2023-11-16 18:01:52.0000000,5000,7\n"
     )
-    requests = a.read_load(str(tmp_path / "azure.csv"))
+    requests = read_load(str(tmp_path / "azure.csv"))
     assert [(r.n_prompt, a.kind_of(r)) for r in requests] == [(100, "chats"), (5000, "documents")]
 
 
 def test_a_long_trace_is_cut_and_that_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(a, "MOST_REQUESTS", 30)
+    monkeypatch.setattr(commands, "MOST_REQUESTS", 30)
     path = tmp_path / "m.jsonl"
     lines = [f'{{"timestamp": {100 * i}, "input_length": 100, "output_length": 5}}' for i in range(31)]
     for n, said in ((31, True), (30, False)):
@@ -343,7 +345,7 @@ def test_flags_are_words_that_the_engine_knows(advice, dtype, kv_dtype, flags):
 
 def test_measuring_names_the_model_and_takes_the_key(monkeypatch, capsys):
     pytest.importorskip("httpx")
-    from chunkprefill.servers import probe as module
+    from chunkprefill.servers import commands as module
 
     asked = []
 

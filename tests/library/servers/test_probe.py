@@ -14,8 +14,8 @@ import pytest
 
 import chunkprefill as cp
 from chunkprefill.__main__ import main
+from chunkprefill.servers import commands, prometheus
 from chunkprefill.servers import probe as module
-from chunkprefill.servers import prometheus
 from chunkprefill.servers.client import Address, Client, ProbeError, Stream, clean, in_thread
 from chunkprefill.servers.events import EventReader
 from chunkprefill.servers.probe import ProbePlan, probe
@@ -337,7 +337,7 @@ def test_a_host_that_is_no_name_is_an_error_by_name(url):
 
 def test_the_verdict_is_printed_before_files_are_written(tmp_path, monkeypatch, capsys):
     record = ProbeRecord("s", "m")
-    monkeypatch.setattr(module, "probe", lambda *a, **k: record)
+    monkeypatch.setattr(commands, "probe", lambda *a, **k: record)
     assert main(["probe", "127.0.0.1:9", "--out", str(tmp_path / "no" / "x.json")]) == 2
     out, err = capsys.readouterr()
     assert "verdict" not in out and "No such file" in err

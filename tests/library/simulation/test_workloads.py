@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
-from chunkprefill.servers.advise import read_load
+from chunkprefill.servers.commands import read_load
 from chunkprefill.simulation import workloads
 from chunkprefill.simulation.workloads import seconds_of
 from tests.needs import need, shared_dir
