@@ -2,8 +2,8 @@
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
 import { python } from "@codemirror/lang-python";
 import { bracketMatching, HighlightStyle, indentOnInput, indentUnit, syntaxHighlighting } from "@codemirror/language";
-import { EditorState } from "@codemirror/state";
-import { drawSelection, EditorView, keymap, lineNumbers } from "@codemirror/view";
+import { EditorState, RangeSetBuilder } from "@codemirror/state";
+import { Decoration, drawSelection, EditorView, keymap, lineNumbers, ViewPlugin } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 
 // Colours are the page's variables (live.css), so that they follow its light and dark modes.
@@ -26,6 +26,29 @@ const look = EditorView.theme({
   },
 });
 
+// A line that is too long for a phone goes on under its own indentation: Python is read by where a line begins.
+const AFTER = 2, DEEPEST = 12; // letters: how much further it goes on, and where room would run out
+const hung = (view) => {
+  const marks = new RangeSetBuilder();
+  let next = 0; // a very long line may be shown in several pieces
+  for (const { from, to } of view.visibleRanges) {
+    for (let at = Math.max(from, next); at <= to; at = next) {
+      const line = view.state.doc.lineAt(at), deep = Math.min(line.text.search(/\S|$/) + AFTER, DEEPEST);
+      const style = `text-indent: -${deep}ch; padding-inline-start: calc(${deep}ch + 6px)`;
+      if (line.from >= next) marks.add(line.from, line.from, Decoration.line({ attributes: { style } }));
+      next = line.to + 1;
+    }
+  }
+  return marks.finish();
+};
+const hanging = ViewPlugin.fromClass(
+  class {
+    constructor(view) { this.decorations = hung(view); }
+    update({ docChanged, viewportChanged, view }) { if (docChanged || viewportChanged) this.decorations = hung(view); }
+  },
+  { decorations: (plugin) => plugin.decorations },
+);
+
 /** An editor in `parent`: its text is `text()`, `set(text)` replaces it, `changed` is called after each change. */
 export function editor(parent, { text, label, changed, run, at = 0 }) {
   const runs = keymap.of([{ key: "Mod-Enter", run: () => (run(), true) }]);
@@ -46,6 +69,7 @@ export function editor(parent, { text, label, changed, run, at = 0 }) {
         syntaxHighlighting(colours),
         look,
         EditorView.lineWrapping,
+        hanging,
         // Escape, then Tab, leaves the editor: CodeMirror's own rule. Tab alone indents.
         keymap.of([...defaultKeymap, ...historyKeymap, indentWithTab]),
         EditorView.contentAttributes.of({ "aria-label": label, autocapitalize: "off", autocorrect: "off", spellcheck: "false" }),
