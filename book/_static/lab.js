@@ -62,17 +62,28 @@ class Policy:
   };
   const number = (value, more = {}) => make("input", { type: "number", value: value ?? "", ...more });
 
+  const FORMS = "live/lab.json"; // what the forms offer
+  /** What the forms offer; null where it cannot be had, and `root` says why. */
+  const offered = async (root, what) => {
+    let why = " needs a page that comes from a server, and not from a folder: its files cannot be fetched here.";
+    if (location.protocol !== "file:") {
+      try {
+        const answer = await fetch(new URL(FORMS, base));
+        if (!answer.ok) throw new Error(String(answer.status));
+        return await answer.json();
+      } catch (error) {
+        why = ` could not fetch ${FORMS} (${error.message}): check the connection and load the page again.`;
+      }
+    }
+    root.append(make("p", { role: "alert" }, what + why));
+    return null;
+  };
+
   let touched = false; // Python has run code of someone else's
 
   const lab = async (root) => {
-    let options;
-    try {
-      if (location.protocol === "file:") throw new Error("a folder serves nothing");
-      options = await (await fetch(new URL("live/lab.json", base))).json();
-    } catch {
-      root.append(make("p", {}, "The laboratory needs a page that comes from a server, and not from a folder: its files cannot be fetched here."));
-      return;
-    }
+    const options = await offered(root, "The laboratory");
+    if (!options) return;
     const form = make("form", { class: "cp-lab-form" });
 
     // requests
@@ -158,6 +169,14 @@ class Policy:
     bar.append(go, halt, link, save, status);
     const told = (text) => { if (status.textContent !== text) status.textContent = text; };
     const results = make("div", { class: "cp-lab-results" });
+    // What came from an exercise or with a link stands screens below the page's top on a phone: this leads to it.
+    const came = make("p", { class: "cp-came", role: "status" }), lead = make("button", { type: "button", class: "cp-reset" }, "Go to Run");
+    lead.addEventListener("click", () => { bar.scrollIntoView({ block: "center" }); go.focus({ preventScroll: true }); });
+    const arrived = (words) => {
+      came.replaceChildren(words, " ", lead);
+      form.prepend(came);
+      came.scrollIntoView({ block: "center" });
+    };
     form.append(first, second, third, bar);
     root.append(form, results);
 
@@ -205,6 +224,7 @@ class Policy:
 
     // What is not run yet outlives a reload too, in this tab alone: another tab has an experiment of its own.
     let soon, whole = false; // whether the form holds an experiment yet
+    addEventListener("cp-cleared", () => (whole = false)); // what the reader cleared is not kept once more on leaving
     const note = () => {
       try { if (whole) sessionStorage.setItem(KEY, JSON.stringify({ ...experiment(), foreign: theirs(), at: location.hash })); } catch { /* not kept */ }
     };
@@ -269,9 +289,11 @@ class Policy:
       const left = noted();
       given = left ?? JSON.parse(word ? await unpacked(word) : kept(KEY) || "{}");
       set(given, Boolean(word) && !left, Boolean(left));
+      if (left?.exercise) arrived("Your policy of the exercise is in the form.");
+      else if (word && !again) arrived(`This experiment came with a link.${foreign ? " Someone else wrote its policy: read the code below before you run it." : ""}`);
     } catch {
       set({}, false);
-      told(word ? "The link's experiment cannot be read; here is a new one." : "");
+      if (word) arrived("The link's experiment cannot be read; here is a new one.");
     }
     whole = true;
     addEventListener("hashchange", () => { if (location.hash.startsWith("#e=") && location.hash !== mine) location.reload(); });
@@ -280,11 +302,8 @@ class Policy:
 
   // --- what budget should I set? -------------------------------------------------------------------------
   const advice = async (root) => {
-    let options;
-    try {
-      if (location.protocol === "file:") return; // the laboratory above says why
-      options = await (await fetch(new URL("live/lab.json", base))).json();
-    } catch { return; }
+    const options = await offered(root, "This form");
+    if (!options) return;
     const usual = options.advice;
     const formats = ["bf16", "fp16", "fp8", "int4", "fp32"];
     const controls = {

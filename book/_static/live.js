@@ -106,12 +106,16 @@
 
   const megabytes = (n) => (n / 1e6).toFixed(1);
   const fetchAll = async (told) => {
-    const sizes = await (await fetch(new URL("live/sizes.json", BASE))).json();
+    const fetched = async (path) => {
+      const answer = await fetch(new URL(path, BASE));
+      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+      return answer;
+    };
+    const sizes = await (await fetched("live/sizes.json")).json();
     const total = Object.values(sizes).reduce((a, b) => a + b, 0);
     let got = 0;
     const one = async ([name, path]) => {
-      const answer = await fetch(new URL(path, BASE));
-      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+      const answer = await fetched(path);
       const reader = answer.body.getReader(), parts = [];
       for (;;) {
         const { done, value } = await reader.read();
@@ -276,7 +280,7 @@
     link.addEventListener("click", () => {
       let held = {};
       try { held = JSON.parse(sessionStorage.getItem("chunkprefill:lab") ?? kept("chunkprefill:lab")) ?? {}; } catch { /* none yet */ }
-      try { sessionStorage.setItem("chunkprefill:lab", JSON.stringify({ ...held, policy: { code: source }, foreign: false, at: "" })); } catch { /* the laboratory opens with its own */ }
+      try { sessionStorage.setItem("chunkprefill:lab", JSON.stringify({ ...held, policy: { code: source }, foreign: false, exercise: true, at: "" })); } catch { /* the laboratory opens with its own */ }
     });
     line.append(link);
     return line;

@@ -241,6 +241,7 @@
         for (const held of [localStorage, sessionStorage]) {
           Object.keys(held).filter((key) => key.startsWith(OURS)).forEach((key) => held.removeItem(key));
         }
+        dispatchEvent(new Event("cp-cleared")); // whatever else would be kept when the page is left
         said.textContent = " Cleared: predictions, choices, orders, code and the place where you stopped.";
         setTimeout(() => location.reload(), 900);
       } catch { said.textContent = " This browser keeps nothing."; }

@@ -121,6 +121,10 @@
       if (query && !vocabulary.length) count.textContent = "Reading the book's sections.";
       await read;
       if (mine !== coming) return; // something else has been typed meanwhile
+      if (!rows.length) { // an index that did not load finds nothing, which is not the same as a book that says nothing
+        count.textContent = "Nothing can be searched: sections.js could not be fetched. Check the connection and load the page again.";
+        return;
+      }
       const found = query ? search(query) : [];
       list.replaceChildren(...found.map(({ row, marks }) => {
         const item = make("li");

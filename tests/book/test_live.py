@@ -110,6 +110,10 @@ def run(page, name: str, source: str) -> tuple[str, str]:
     return box.locator(".cp-said").inner_text(), box.locator(".cp-out").inner_text()
 
 
+def solved(name: str) -> str:
+    return EXERCISES[name].source(EXERCISES[name].solution)
+
+
 def words(text: str) -> str:
     return " ".join(text.split())
 
@@ -247,6 +251,52 @@ def test_from_a_folder_one_sentence_says_why(browser, tmp_path):
     assert "from a server" in page.locator(".cp-stopped").inner_text()
 
 
+def missing(page, path: str, status: int | None) -> None:
+    """From now on this file is answered with `status`, or not at all."""
+    page.route(f"**/{path}", lambda route: route.fulfill(status=status) if status else route.abort())
+
+
+@pytest.mark.parametrize("status", [404, None], ids=["not found", "no connection"])
+@pytest.mark.parametrize("path", ["live/sizes.json", "live/packages.zip", "live-worker.js"])
+def test_python_that_cannot_be_fetched_says_so_and_comes_with_the_next_run(browser, live_page, path, status):
+    page = browser.new_context(viewport={"width": 390, "height": 844}).new_page()
+    page.add_init_script(WOUND)
+    missing(page, path, status)
+    page.goto(f"{live_page.address}/index.html")
+    id = EXERCISES["kv_bytes"].id
+    page.locator(f"#cp-{id} .cp-run").click()
+    said = page.locator(f"#cp-{id} .cp-stopped")
+    said.wait_for()
+    assert said.inner_text().startswith("Python could not be fetched (")
+    assert status is None or f"{path}: {status}" in said.inner_text()
+    page.unroute(f"**/{path}")
+    page.locator(f"#cp-{id} .cp-run").click()
+    answered(page, f"cp-{id}")
+    assert "✗ Not run." not in page.locator(f"#cp-{id} .cp-said").inner_text()
+    page.context.close()
+
+
+def test_python_that_has_come_goes_on_without_a_connection(live_page):
+    run(live_page, "kv_bytes", solved("kv_bytes"))
+    live_page.context.set_offline(True)
+    try:
+        for name in ("kv_bytes", "who_emits"):
+            assert run(live_page, name, solved(name))[0] == "✓ Right."
+    finally:
+        live_page.context.set_offline(False)
+
+
+@pytest.mark.parametrize("status", [404, None], ids=["not found", "no connection"])
+def test_a_laboratory_without_its_forms_says_which_file_is_missing(new_page, site_url, status):
+    page = new_page(390)
+    missing(page, "live/lab.json", status)
+    page.goto(f"{site_url}/book/lab.html")
+    for id in ("cp-lab", "cp-advice"):
+        said = page.locator(f"#{id} [role=alert]")
+        said.wait_for()
+        assert "could not fetch live/lab.json" in said.inner_text() and "folder" not in said.inner_text()
+
+
 def test_the_keyboard_gets_in_and_out(live_page):
     live_page.goto(f"{live_page.address}/index.html")
     box = live_page.locator(f"#cp-{EXERCISES['kv_bytes'].id}")
@@ -255,6 +305,33 @@ def test_the_keyboard_gets_in_and_out(live_page):
     live_page.keyboard.press("Escape")
     live_page.keyboard.press("Tab")
     assert live_page.evaluate("() => document.activeElement.className").startswith("cp-run")
+
+
+def test_a_line_that_wraps_goes_on_under_its_indentation(live_page):
+    """On a phone most lines of a policy wrap, and went on at the left edge, where no Python begins."""
+    run(live_page, "kv_bytes", "def kv_bytes(*shape):\n    return " + " + ".join(["len(shape)"] * 9))
+    code, rows = (
+        live_page.locator(f"#cp-{EXERCISES['kv_bytes'].id} .cm-line")
+        .nth(1)
+        .evaluate(
+            """line => {
+          const texts = document.createTreeWalker(line, NodeFilter.SHOW_TEXT), lefts = new Map();
+          const letters = document.createRange();
+          let code = null;
+          for (let text = texts.nextNode(); text; text = texts.nextNode()) for (let i = 0; i < text.length; i++) {
+            if (!text.data[i].trim()) continue;
+            letters.setStart(text, i);
+            letters.setEnd(text, i + 1);
+            const { left, top } = letters.getBoundingClientRect();
+            code ??= left;
+            const row = Math.round(top);
+            lefts.set(row, Math.min(lefts.get(row) ?? left, left));
+          }
+          return [code, [...lefts.values()].slice(1)];
+        }"""
+        )
+    )
+    assert len(rows) > 2 and all(left > code for left in rows), (code, rows)
 
 
 # --- a plan, explorers, the clinic -------------------------------------------------------------------
@@ -419,6 +496,47 @@ def test_a_link_holds_the_whole_experiment(lab_page):
     assert not [url for url in other.requested if "pyodide" in url], "nothing runs before Run"
     assert served(other) == first
     assert not page.problems and not other.problems
+
+
+def on_screen(locator) -> bool:
+    return locator.evaluate(
+        "node => { const { top, bottom } = node.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; }"
+    )
+
+
+def test_what_came_is_said_where_the_page_opens_and_leads_to_run(lab_page, site_url):
+    """On a phone the form's end is screens below the top: who follows a link would see an introduction."""
+    page = lab_page(touch=True)
+    assert page.locator(".cp-came").count() == 0
+    experiment = {"requests": "arrival,prompt,output\n0,5,5", "policy": {"code": "# theirs"}}
+    address = f"{site_url}/book/lab.html{link_of(page, json.dumps(experiment))}"
+    other = lab_page(address, touch=True)
+    assert "Someone else wrote its policy" in other.locator(".cp-came").inner_text()
+    assert on_screen(other.locator(".cp-came")) and not on_screen(other.locator("#cp-lab .cp-run"))
+    other.get_by_role("button", name="Go to Run").tap()
+    assert on_screen(other.locator("#cp-lab .cp-run")) and not other.problems
+
+
+def test_a_policy_of_an_exercise_is_in_the_laboratory_s_form(lab_page, new_page, site_url):
+    page = new_page(390, touch=True)
+    page.add_init_script(WOUND)
+    page.goto(f"{site_url}/notebooks/03_practice.html")
+    name, id = "write_shortest_first", "cp-write-shortest-first"
+    run(page, name, solved(name))
+    page.locator(f"#{id} .cp-to-lab").tap()
+    page.locator(".cp-came").wait_for()
+    assert on_screen(page.locator(".cp-came")) and "class ShortestFirst" in policy_code(page)
+    assert "chat 1" in served(page) and not page.problems
+
+
+def test_what_is_cleared_stays_cleared(lab_page):
+    page = lab_page()
+    page.locator("fieldset").first.locator("textarea").fill("name, arrival, prompt, output\nmine, 0, 7, 3")
+    page.wait_for_function("() => sessionStorage.getItem('chunkprefill:lab')")
+    with page.expect_navigation():
+        page.locator(".cp-clear").click()
+    page.wait_for_selector("#cp-lab.cp-live")
+    assert "mine" not in page.locator("fieldset").first.locator("textarea").input_value()
 
 
 def test_the_run_before_stays_beside(lab_page):
@@ -760,7 +878,7 @@ def test_an_odd_link_leaves_a_form_that_works(lab_page, site_url, name):
 def test_a_broken_link_is_said(lab_page, site_url, fragment):
     page = lab_page(f"{site_url}/book/lab.html{fragment}")
     assert page.locator("#cp-lab fieldset").count() == 3 and not page.problems
-    assert fragment == "#e=" or "cannot be read" in page.locator("#cp-lab .cp-said").inner_text()
+    assert fragment == "#e=" or "cannot be read" in page.locator("#cp-lab .cp-came").inner_text()
 
 
 def test_a_link_that_unpacks_to_a_hundred_megabytes_is_refused(lab_page, site_url):
@@ -774,7 +892,7 @@ def test_a_link_that_unpacks_to_a_hundred_megabytes_is_refused(lab_page, site_ur
         }"""
     )
     other = lab_page(f"{site_url}/book/lab.html{fragment}")
-    assert "cannot be read" in other.locator("#cp-lab .cp-said").inner_text() and not other.problems
+    assert "cannot be read" in other.locator("#cp-lab .cp-came").inner_text() and not other.problems
 
 
 def test_a_file_with_code_is_someone_elses_and_does_not_run(lab_page, tmp_path):

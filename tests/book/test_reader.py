@@ -71,6 +71,13 @@ def test_nothing_found_is_said(new_page, site_url):
     page.get_by_text("Nothing found for “zzzzqqqq”").wait_for()
 
 
+def test_a_search_without_its_index_says_so(new_page, site_url):
+    page = new_page(390)
+    page.route("**/sections.js", lambda route: route.abort())
+    page.goto(f"{site_url}/search.html?q=chunk")
+    page.get_by_text("sections.js could not be fetched").wait_for()
+
+
 def test_a_book_pasted_into_the_search_is_answered(new_page, site_url):
     """The first words of it are looked for; none of it becomes part of the page."""
     page = new_page(390)
