@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
@@ -200,15 +200,58 @@ def test_no_line_runs_through_a_name(ends):
     lines = [line for line in lines if line[0][0] > 40]  # not the frame
     assert len(lines) == len(series)
     for name in series:
-        style, x, y = re.search(
-            rf'<text style="([^"]+)" x="([\d.]+)" y="([\d.]+)"[^>]*>{name}<', svg
-        ).groups()
-        size = float(re.search(r"font-size: ([\d.]+)", style)[1])
-        anchor = (re.search(r"text-anchor: (\w+)", style) or ["", "start"])[1]
-        width = 0.45 * size * len(name)  # at least so much
-        left = float(x) - {"start": 0, "middle": 0.5, "end": 1}[anchor] * width
-        inside = [(left + width * k / 40, float(y) - size * up) for k in range(41) for up in (0, 0.3, 0.6)]
+        left, right, base, size = place_of(name, svg)
+        inside = [
+            (left + (right - left) * k / 40, base - size * up) for k in range(41) for up in (0, 0.3, 0.6)
+        ]
         assert min(distance(point, line) for point in inside for line in lines) > 1, name
+
+
+def place_of(name: str, svg: str) -> tuple[float, float, float, float]:
+    """Left and right edge, base line and size of a name in a picture; it is at least so wide."""
+    style, x, y = re.search(rf'<text style="([^"]+)" x="([-\d.]+)" y="([-\d.]+)"[^>]*>{name}<', svg).groups()
+    size = float(re.search(r"font-size: ([\d.]+)", style)[1])
+    anchor = (re.search(r"text-anchor: (\w+)", style) or ["", "start"])[1]
+    width = 0.45 * size * len(name)
+    left = float(x) - {"start": 0, "middle": 0.5, "end": 1}[anchor] * width
+    return left, left + width, float(y), size
+
+
+def apart(svg: str, names: list[str]) -> None:
+    """No two names are on one height and near each other, where they would read as one."""
+    for one, other in combinations(names, 2):
+        left, right, base, size = place_of(one, svg)
+        their_left, their_right, their_base, _ = place_of(other, svg)
+        aside = max(left, their_left) - min(right, their_right)
+        assert abs(base - their_base) > 0.9 * size or aside > size, (one, other)
+
+
+def test_names_are_not_on_one_height_beside_each_other():
+    """`RTX PRO 6000` stood under its line's middle, and `H100` to the right of it on the same height."""
+    depths = [0, 8, 16, 32, 64, 96, 127.5]
+    series = {
+        "RTX 4090": (depths, [45, 61.5, 78.1, 111, 177, 244, 309]),
+        "RTX PRO 6000": (depths, [22.7, 33.6, 44.6, 66.5, 110, 154, 197]),
+        "H100": (depths, [11.8, 15.5, 19.3, 26.9, 42.1, 57.2, 72.2]),
+    }
+    svg = curve_picture(
+        series, x_label="depth", y_label="ms", height=380, log_x=False, alt="a", caption="c"
+    ).svg
+    apart(svg, list(series))
+    right = [place_of(name, svg)[1] for name in series]
+    assert max(right) - min(right) < 1, "each at the end of its line"
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(0, 100), min_size=3, max_size=3),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_names_of_any_lines_are_apart(lines):
+    series = {f"a line of number {k}": ([128, 512, 2048], ys) for k, ys in enumerate(lines)}
+    apart(curve_picture(series, x_label="chunk", y_label="ms", alt="a", caption="c").svg, list(series))
 
 
 def distance(point, line):
