@@ -97,35 +97,64 @@ def frame_tables(html: str) -> str:
 
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
-NUMBER = re.compile(
-    r"[≈~<>≤≥±+−–-]{0,2}\s?\d[\d,.  ]*\s?(?:%|×|[µmnkMGT]?s|min|ms|[kMGT]i?B(?:/s)?|B|tokens?(?:/s)?|steps?(?:/s)?|"
-    r"requests?/s|TFLOP/s|tok/s|blocks?)?(?:\s?\([^)]{1,12}\))?"
-)
-
-
+_DIGITS = r"[≈~<>≤≥±+−–-]{0,2}\s?\d[\d,.  ]*(?:e[+−-]?\d+)?"
+_NAMED = r"(?:\s?(?:[%×°]|[^\W\d]\w*(?:/\w+)?){1,2})?"  # a unit, a word such as tokens, or none
+NUMBER = re.compile(rf"{_DIGITS}{_NAMED}(?:\s?[–-]\s?{_DIGITS}{_NAMED})?(?:\s?\([^)]{{1,24}}\))?")
+NOTHING = re.compile(r"(?:[–—-]|none|never)?")  # in a column of numbers, where there is none
 UNIT = re.compile(r"(?<=\d) (?=(?:%|×|[µmn]?s|min|[kMGT]i?B(?:/s)?|B)(?![\w-]))")
-
-
 LONG = 28  # letters: more than a narrow column holds in two lines
+ROW = re.compile(r"(<tr\b[^>]*>)(.*?)(</tr>)", re.S)
+CELL = re.compile(r"<(t[dh])\b([^>]*)>((?:(?!</t[dh]>).)*)</t[dh]>", re.S)
 
 
 def aligned(html: str) -> str:
-    """Cells that hold a number, with or without a unit, get a class: right-aligned, never broken in two.
+    """Columns of numbers are right-aligned, heads included, and no number is broken in two or parted from its unit.
 
-    In other cells a number keeps its unit beside it; one with more words than a line holds gets another class,
-    so that on a phone its table scrolls, and the cell is not a column of single words.
+    A column is one of numbers if more than half of its cells are. A cell with more words than a line holds gets a
+    class, so that on a phone its table scrolls, and the cell is not a column of single words.
     """
+    return re.sub(r"<table\b.*?</table>", lambda found: _aligned_table(found[0]), html, flags=re.S)
 
-    def mark(found: re.Match[str]) -> str:
-        opening, inner = found.groups()
-        text = re.sub(r"<[^>]+>", "", inner).strip()
-        if "class=" in opening or not NUMBER.fullmatch(text):
-            wide = len(text) > LONG and "class=" not in opening
-            opening = f'{opening[:-1]} class="cp-words">' if wide else opening
-            return f"{opening}{UNIT.sub(NO_BREAK, inner)}</td>"
-        return f'{opening[:-1]} class="cp-num">{inner}</td>'
 
-    return re.sub(r"(<td[^>]*>)((?:(?!</td>).)*)</td>", mark, html, flags=re.S)
+def _aligned_table(table: str) -> str:
+    columns: dict[int, list[bool]] = {}
+    for row in ROW.finditer(table):
+        for k, (tag, _, inner) in enumerate(CELL.findall(row[2])):
+            if tag == "td" and not NOTHING.fullmatch(_said(inner)):
+                columns.setdefault(k, []).append(bool(NUMBER.fullmatch(_said(inner))))
+    numbers = {k for k, are in columns.items() if 2 * sum(are) > len(are)}
+    if "colspan" in table:  # a cell's place in its row does not tell its column
+        numbers = set()
+
+    def row(found: re.Match[str]) -> str:
+        is_head, places = "<td" not in found[2], iter(range(found[2].count("<t")))
+        cells = CELL.sub(lambda cell: _aligned_cell(cell, next(places) in numbers, is_head), found[2])
+        return found[1] + cells + found[3]
+
+    return ROW.sub(row, table)
+
+
+def _aligned_cell(cell: re.Match[str], is_right: bool, is_head: bool) -> str:
+    tag, attributes, inner = cell.groups()
+    text, classes = _said(inner), []
+    if tag == "td" and NUMBER.fullmatch(text):
+        classes.append("cp-num")
+    elif tag == "td":
+        inner = UNIT.sub(NO_BREAK, inner)
+        classes += ["cp-words"] if len(text) > LONG else []
+    if is_right and (tag == "td" or is_head):
+        classes.append("cp-right")
+    if "class=" in attributes:  # of the table's own, such as Markdown's text-right
+        attributes = (
+            attributes.replace('class="', f'class="{" ".join(classes)} ', 1) if classes else attributes
+        )
+    elif classes:
+        attributes += f' class="{" ".join(classes)}"'
+    return f"<{tag}{attributes}>{inner}</{tag}>"
+
+
+def _said(inner: str) -> str:
+    return re.sub(r"<[^>]+>", "", inner).strip()
 
 
 def named_frames(html: str) -> str:
