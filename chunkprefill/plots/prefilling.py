@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise, product
 from typing import Any, Unpack
 
@@ -289,8 +289,6 @@ def passes_picture(
 
 
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
-Point = tuple[float, float]
-Place = tuple[float, float, str]  # points to the right and up, and the edge of the name that is there
 
 
 def curve_picture(
@@ -356,8 +354,9 @@ def curve_picture(
         return picture(fig, table=Table(header=(x_label, *series), rows=rows, caption=y_label), **words)
 
 
-#: Where a name may stand beside a point of its line, the best first.
-BESIDE: tuple[Place, ...] = (
+#: Where a name may stand beside a point of its line, the best first: points to the right and up, and the edge
+#: of the name that is there.
+BESIDE = (
     (-4, 9, "right"),
     (-4, -19, "right"),
     (0, 9, "center"),
@@ -367,40 +366,61 @@ BESIDE: tuple[Place, ...] = (
     (-4, 5, "right"),
 )
 APART = 36  # pixels of the figure between two names on one height: four letters
-ROW = 18  # points from one name to one above it
+ROW = 22  # pixels from one name to the one beneath it
 
 
 def _name_lines(ax: Any, series: Mapping[str, Points]) -> None:
     """Write each name near the end of its line: at the last point and in the first place that is free.
 
     A place is free if it is inside the axes, no line crosses it, no other name is in it or close by on the same
-    height, where two would read as one, and no line is nearer than the name's own. Where none is, at no point, the
-    name stands above the end of its line, as high as it must to be clear of the other names.
+    height, where two would read as one, and no line is nearer than the name's own. Where a name finds no place,
+    all stand to the right of the axes, in the order of the ends.
     """
     from matplotlib.path import Path
 
     lines = {name: Path(ax.transData.transform(list(zip(*points)))) for name, points in series.items()}
     inside = ax.get_window_extent()
+    written: list[Any] = []
     taken: list[Any] = []
 
-    def write(name: str, places: Iterable[tuple[Point, Place]], *, beside: bool) -> bool:
-        """Write the name in the first of these places that is clear of other names, and beside its line if so asked."""
-        for point, (right, up, edge) in places:
-            words = ax.annotate(name, point, (right, up), textcoords="offset points", ha=edge)
-            box = words.get_window_extent()
-            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
-            if not box.count_overlaps(taken) and (not beside or (fits and _nearest(box, lines) == name)):
-                taken.append(box.from_extents(box.x0 - APART, box.y0, box.x1 + APART, box.y1))
-                return True
-            words.remove()
-        return False
+    def is_free(box: Any, name: str) -> bool:
+        fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+        return fits and not box.count_overlaps(taken) and _nearest(box, lines) == name
 
     by_end = sorted(series.items(), key=lambda item: max(zip(*item[1]))[1], reverse=True)
     for name, points in by_end:  # from the top: of two that end close together, the lower is named beneath
-        backwards = sorted(zip(*points), reverse=True)
-        if not write(name, product(backwards, BESIDE), beside=True):
-            higher: list[Place] = [(-4, 9 + ROW * k, "right") for k in range(2 * len(series))]
-            write(name, product(backwards[:1], higher), beside=False)
+        for point, (right, up, edge) in product(sorted(zip(*points), reverse=True), BESIDE):
+            words = ax.annotate(name, point, (right, up), textcoords="offset points", ha=edge)
+            box = words.get_window_extent()
+            if is_free(box, name):
+                written.append(words)
+                taken.append(box.from_extents(box.x0 - APART, box.y0, box.x1 + APART, box.y1))
+                break
+            words.remove()
+        else:
+            for words in written:
+                words.remove()
+            ends = {name: max(lines[name].vertices, key=lambda spot: spot[0])[1] for name, _ in by_end}
+            _name_at_the_right(ax, {name: (y - inside.y0) / inside.height for name, y in ends.items()})
+            return
+
+
+def _name_at_the_right(ax: Any, ends: Mapping[str, float]) -> None:
+    """Names from the top, each at the height of its line's end, a part of the axes, or beneath the name before."""
+    row = ROW / ax.get_window_extent().height
+    heights: list[float] = []
+    for end in ends.values():
+        heights.append(min([end, *(height - row for height in heights[-1:])]))
+    lift = max(0.0, -heights[-1])
+    for name, height in zip(ends, heights):
+        ax.annotate(
+            name,
+            (1, height + lift),
+            (4, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="center",
+        )
 
 
 def _nearest(box: Any, lines: Mapping[str, Any]) -> str | None:
