@@ -102,7 +102,9 @@ _NAMED = r"(?:\s?(?:[%×°]|[^\W\d]\w*(?:/\w+)?){1,2})?"  # a unit, a word such 
 NUMBER = re.compile(rf"{_DIGITS}{_NAMED}(?:\s?[–-]\s?{_DIGITS}{_NAMED})?(?:\s?\([^)]{{1,24}}\))?")
 NOTHING = re.compile(r"(?:[–—-]|none|never)?")  # in a column of numbers, where there is none
 UNIT = re.compile(r"(?<=\d) (?=(?:%|×|[µmn]?s|min|[kMGT]i?B(?:/s)?|B)(?![\w-]))")
+HYPHEN = re.compile(r"(?:(?<=[\s,(≈>])|^)-(?=\d)")  # of a negative number
 LONG = 28  # letters: more than a narrow column holds in two lines
+SHORT = 12  # letters: what a row's name may have where its column is as narrow as its longest word
 ROW = re.compile(r"(<tr\b[^>]*>)(.*?)(</tr>)", re.S)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>((?:(?!</t[dh]>).)*)</t[dh]>", re.S)
 
@@ -111,7 +113,7 @@ def aligned(html: str) -> str:
     """Columns of numbers are right-aligned, heads included, and no number is broken in two or parted from its unit.
 
     A column is one of numbers if more than half of its cells are. A cell with more words than a line holds gets a
-    class, so that on a phone its table scrolls, and the cell is not a column of single words.
+    class, and so does a row's name, so that on a phone a table scrolls and they are no columns of single words.
     """
     return re.sub(r"<table\b.*?</table>", lambda found: _aligned_table(found[0]), html, flags=re.S)
 
@@ -127,27 +129,33 @@ def _aligned_table(table: str) -> str:
         numbers = set()
 
     def row(found: re.Match[str]) -> str:
-        is_head, places = "<td" not in found[2], iter(range(found[2].count("<t")))
-        cells = CELL.sub(lambda cell: _aligned_cell(cell, next(places) in numbers, is_head), found[2])
-        return found[1] + cells + found[3]
+        places = iter(range(found[2].count("<t")))
+        return (
+            found[1]
+            + CELL.sub(lambda cell: _aligned_cell(cell, next(places) in numbers), found[2])
+            + found[3]
+        )
 
     return ROW.sub(row, table)
 
 
-def _aligned_cell(cell: re.Match[str], is_right: bool, is_head: bool) -> str:
+def _aligned_cell(cell: re.Match[str], is_right: bool) -> str:
     tag, attributes, inner = cell.groups()
     text, classes = _said(inner), []
+    is_head = 'scope="col"' in attributes or 'class="head' in attributes
+    if tag == "td":
+        inner = HYPHEN.sub("\N{MINUS SIGN}", inner) if "<code" not in inner else inner
+        inner = UNIT.sub(NO_BREAK, inner)
     if tag == "td" and NUMBER.fullmatch(text):
         classes.append("cp-num")
-    elif tag == "td":
-        inner = UNIT.sub(NO_BREAK, inner)
-        classes += ["cp-words"] if len(text) > LONG else []
+    elif tag == "td" and len(text) > LONG:
+        classes.append("cp-words")
+    elif tag == "th" and not is_head and len(text) > SHORT:
+        classes.append("cp-row")
     if is_right and (tag == "td" or is_head):
         classes.append("cp-right")
-    if "class=" in attributes:  # of the table's own, such as Markdown's text-right
-        attributes = (
-            attributes.replace('class="', f'class="{" ".join(classes)} ', 1) if classes else attributes
-        )
+    if classes and "class=" in attributes:  # of the table's own, such as Markdown's text-right
+        attributes = attributes.replace('class="', f'class="{" ".join(classes)} ', 1)
     elif classes:
         attributes += f' class="{" ".join(classes)}"'
     return f"<{tag}{attributes}>{inner}</{tag}>"
@@ -155,6 +163,23 @@ def _aligned_cell(cell: re.Match[str], is_right: bool, is_head: bool) -> str:
 
 def _said(inner: str) -> str:
     return re.sub(r"<[^>]+>", "", inner).strip()
+
+
+INLINE_CODE = re.compile(r"<pre\b.*?</pre>|(<code\b[^>]*>)(.*?)(</code>)", re.S)
+JOINT = re.compile(r"(?<=\w[_/.:])(?=\w)")
+
+
+def breakable(html: str) -> str:
+    """A long name in code breaks where it is put together, `max_num_|batched_tokens`, and not within a word."""
+
+    def joints(found: re.Match[str]) -> str:
+        if found[1] is None or len(_said(found[2])) <= SHORT:
+            return found[0]
+        parts = re.split(r"(<[^>]*>)", found[2])
+        parts[::2] = [JOINT.sub("<wbr>", words) for words in parts[::2]]
+        return found[1] + "".join(parts) + found[3]
+
+    return INLINE_CODE.sub(joints, html)
 
 
 def named_frames(html: str) -> str:
@@ -314,7 +339,7 @@ def lighten_page(app: Sphinx, pagename: str, _template: str, context: dict[str, 
             body = with_letters(body)
         body = styled_once(body)
         body = fold_evidence(fold_code(named_frames(aligned(frame_tables(spoken(body))))))
-        context["body"] = body = hold_pictures(hold_frames(tab_stops(body)))
+        context["body"] = body = hold_pictures(hold_frames(tab_stops(breakable(body))))
         if doctree is not None:
             for line in silent_pictures(body):
                 LOGGER.warning("%s", line, location=pagename, type="coursebook", subtype="alt")

@@ -38,7 +38,7 @@ BLOCK = {
     "span",
 }
 HEADS = {"h1", "h2", "h3"}
-VOID = {"br", "img", "input", "hr", "meta", "link", "path", "rect", "line", "use", "circle"}
+VOID = {"br", "wbr", "img", "input", "hr", "meta", "link", "path", "rect", "line", "use", "circle"}
 LONG = 4000  # characters kept of a section
 
 

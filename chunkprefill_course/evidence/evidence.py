@@ -70,6 +70,12 @@ class Evidence:
         """Where the numbers come from, each way once, in the order of `BADGES`."""
         return [name for name in BADGES if any(number.how == name for number in self.numbers)]
 
+    @property
+    def sentence(self) -> str:
+        """The setting as it is shown: with a capital, unless its first word is a name such as vLLM."""
+        first = self.setting.partition(" ")[0]
+        return self.setting[:1].upper() + self.setting[1:] if first.islower() else self.setting
+
     def table(self) -> Table:
         """The numbers, as a table."""
         rows = [(number.label, number.text) for number in self.numbers]
@@ -83,7 +89,7 @@ class Evidence:
         return words | {"numbers": numbers}
 
     def __str__(self) -> str:
-        lines = [f"{self.claim}: {self.verdict}", self.setting]
+        lines = [f"{self.claim}: {self.verdict}", self.sentence]
         return "\n".join([*lines, *(f"  {number.label}: {number.text}" for number in self.numbers)])
 
     __repr__ = __str__
@@ -93,7 +99,7 @@ class Evidence:
         return (
             f'<div class="cp-evidence"{f" {MEASURED_SVG}" if self.timed else ""} style="border-left:4px solid {"#009E73" if self.holds else "#D55E00"};'
             f'padding:.1rem .8rem;margin:.8rem 0"><p style="margin:.3rem 0"><strong>{self.verdict}</strong> '
-            f'{badges}</p><p style="margin:.3rem 0">{inline(self.setting)}</p>'
+            f'{badges}</p><p style="margin:.3rem 0">{inline(self.sentence)}</p>'
             f"{self.table()._repr_html_()}</div>"
         )
 

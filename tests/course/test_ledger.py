@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,7 +237,9 @@ def test_numbers_say_how_they_were_come_by():
     assert Number("x", 0.012, "s", "measured").text == "≈12.0 ms"
     assert Number("x", 1000).text == "1,000" and Number("x", 2**21, "B").text == "2.0 MiB"
     evidence = Evidence(claim="x", holds=True, setting="a <b>", otherwise="`c`", numbers=(Number("x", 1),))
-    assert "a &lt;b&gt;" in evidence._repr_html_() and evidence.badges == ["counted"]
+    assert "A &lt;b&gt;" in evidence._repr_html_() and evidence.badges == ["counted"]
+    assert "a small run" not in str(replace(evidence, setting="a small run"))
+    assert "\nvLLM 0.32" in str(replace(evidence, setting="vLLM 0.32, one run"))
 
 
 def test_one_claim_can_be_recorded_again_and_the_rest_stays(tmp_path: Path):
