@@ -400,8 +400,8 @@ def _name_lines(ax: Any, series: Mapping[str, Points]) -> None:
         else:
             for words in written:
                 words.remove()
-            ends = {name: max(lines[name].vertices, key=lambda spot: spot[0])[1] for name, _ in by_end}
-            _name_at_the_right(ax, {name: (y - inside.y0) / inside.height for name, y in ends.items()})
+            to_axes = ax.transData - ax.transAxes
+            _name_at_the_right(ax, {name: to_axes.transform(max(zip(*line)))[1] for name, line in by_end})
             return
 
 
