@@ -167,16 +167,19 @@ def _said(inner: str) -> str:
 
 INLINE_CODE = re.compile(r"<pre\b.*?</pre>|(<code\b[^>]*>)(.*?)(</code>)", re.S)
 JOINT = re.compile(r"(?<=\w[_/.:])(?=\w)")
+OPTION = re.compile(r"(?<![\w-])-{1,2}\w+")
 
 
 def breakable(html: str) -> str:
-    """A long name in code breaks where it is put together, `max_num_|batched_tokens`, and not within a word."""
+    """Code in a line breaks where it is put together, `max_num_|batched_tokens`, not in a word nor after `--`."""
 
     def joints(found: re.Match[str]) -> str:
-        if found[1] is None or len(_said(found[2])) <= SHORT:
+        if found[1] is None:
             return found[0]
         parts = re.split(r"(<[^>]*>)", found[2])
-        parts[::2] = [JOINT.sub("<wbr>", words) for words in parts[::2]]
+        for k, words in enumerate(parts[::2]):
+            words = JOINT.sub("<wbr>", words) if len(words) > SHORT else words
+            parts[2 * k] = OPTION.sub(r'<span class="cp-whole">\g<0></span>', words)
         return found[1] + "".join(parts) + found[3]
 
     return INLINE_CODE.sub(joints, html)

@@ -109,7 +109,7 @@ class Policy:
     pick.addEventListener("change", () => { if (pick.files[0]) read(pick.files[0]); });
     const first = make("fieldset");
     first.append(make("legend", {}, "Requests"), field("Scenario", scenario),
-      field("One a line: name, arrival in s, prompt tokens, output tokens", requests, `At most ${options.most}. A trace of Azure's or Mooncake's, a recorded run, a benchmark's or a probe's JSON can be pasted or dropped here.`),
+      field("One a line: name, arrival in s, prompt tokens, output tokens", requests, `At most ${options.most.toLocaleString("en-US")}. A trace of Azure's or Mooncake's, a recorded run, a benchmark's or a probe's JSON can be pasted or dropped here.`),
       field("Or a file", pick, "Also an experiment that was saved here."));
 
     // policy
