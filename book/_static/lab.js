@@ -91,8 +91,12 @@ class Policy:
     const scenario = select(["Choose a scenario", ...Object.keys(options.scenarios)]);
     scenario.addEventListener("change", () => { if (options.scenarios[scenario.value]) requests.value = options.scenarios[scenario.value]; });
     requests.addEventListener("dragover", (event) => event.preventDefault());
+    const isTooLarge = (what, size) => {
+      if (size > MOST_BYTES) told(`${what} has ${(size / 1e6).toFixed(1)} MB; at most ${MOST_BYTES / 1e6} MB can be read here.`);
+      return size > MOST_BYTES;
+    };
     const read = async (file) => {
-      if (file.size > MOST_BYTES) { told(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most 4 MB can be read here.`); return; }
+      if (isTooLarge(file.name, file.size)) return;
       const text = await file.text();
       let whole = {};
       try { whole = objectOf(JSON.parse(text)); } catch { /* a table */ }
@@ -180,6 +184,13 @@ class Policy:
     form.append(first, second, third, bar);
     root.append(form, results);
 
+    // Text that no run would take is not pasted: laying it out would freeze the page, and no storage would keep it.
+    form.addEventListener("paste", (event) => {
+      if (!isTooLarge("What you pasted", event.clipboardData.getData("text/plain").length)) return;
+      event.preventDefault();
+      event.stopPropagation();
+    }, { capture: true });
+
     const value = (control) => (control.type === "checkbox" ? control.checked : control.type === "number" ? (control.value === "" ? null : Number(control.value)) : control.value);
     const experiment = () => ({
       requests: requests.value,
@@ -226,7 +237,11 @@ class Policy:
     let soon, whole = false; // whether the form holds an experiment yet
     addEventListener("cp-cleared", () => (whole = false)); // what the reader cleared is not kept once more on leaving
     const note = () => {
-      try { if (whole) sessionStorage.setItem(KEY, JSON.stringify({ ...experiment(), foreign: theirs(), at: location.hash })); } catch { /* not kept */ }
+      if (!whole) return;
+      try { sessionStorage.setItem(KEY, JSON.stringify({ ...experiment(), foreign: theirs(), at: location.hash })); }
+      catch (error) {
+        if (error.name === "QuotaExceededError") told("This browser cannot keep so large an experiment: save it as JSON before you leave the page.");
+      }
     };
     for (const type of ["input", "change"]) form.addEventListener(type, () => { clearTimeout(soon); soon = setTimeout(note, 300); });
     addEventListener("pagehide", () => { clearTimeout(soon); note(); });

@@ -109,7 +109,7 @@ def read_requests(text: str) -> tuple[list[cp.Request], dict[Any, str]]:
             "no requests: a line each, such as `chat 1, 0.0, 200, 60` under `name, arrival, prompt, output`"
         )
     if len(rows) > MOST:
-        raise LabError(f"{len(rows)} requests, the laboratory takes at most {MOST}")
+        raise LabError(f"{len(rows):,} requests, the laboratory takes at most {MOST:,}")
     read: list[tuple[str, float, int, int, int]] = []
     kinds: dict[Any, str] = {}
     for number, row in rows:

@@ -517,6 +517,42 @@ def test_what_came_is_said_where_the_page_opens_and_leads_to_run(lab_page, site_
     assert on_screen(other.locator("#cp-lab .cp-run")) and not other.problems
 
 
+PASTE = """([place, megabytes]) => {
+  const into = document.querySelector(place), data = new DataTransfer();
+  data.setData("text/plain", "<script>window.caught = 1</script>\\n".repeat(megabytes * 30_000));
+  into.focus();
+  return into.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.mark.parametrize("place", ["fieldset textarea", "#cp-lab-code .cm-content"])
+def test_what_is_too_large_to_paste_is_refused_and_what_was_there_stays(lab_page, place):
+    """18 MB of rows stopped the page for three seconds, and were gone after a reload without a word."""
+    page = lab_page()
+    page.locator("fieldset").nth(1).locator("select").first.select_option("Written by you")
+    rewrite(page, "# mine")
+    before = page.locator("fieldset textarea").first.input_value()
+    assert not page.evaluate(PASTE, [f"#cp-lab {place}", 6]), "the browser does not put it in"
+    assert re.fullmatch(r"What you pasted has 6\.\d MB; at most 4 MB can be read here\.", lab_said(page))
+    assert page.locator("fieldset textarea").first.input_value() == before and policy_code(page) == "# mine"
+    assert page.evaluate("() => window.caught") is None and not page.problems
+
+
+def test_an_experiment_that_the_browser_cannot_keep_is_said(lab_page):
+    page = lab_page()
+    page.evaluate(
+        "() => { for (let n = 1; n < 9; n++) try { sessionStorage.setItem(`full${n}`, 'x'.repeat(9e5)); } catch {} }"
+    )
+    page.locator("fieldset").first.locator("textarea").fill(
+        "name, arrival, prompt, output\n" + "x" * 1_000_000
+    )
+    soon(page.locator("#cp-lab .cp-said")).to_have_text(re.compile("save it as JSON"))
+
+
+def lab_said(page) -> str:
+    return page.locator("#cp-lab .cp-said").inner_text()
+
+
 def test_a_policy_of_an_exercise_is_in_the_laboratory_s_form(lab_page, new_page, site_url):
     page = new_page(390, touch=True)
     page.add_init_script(WOUND)
@@ -564,7 +600,7 @@ ROWS = {
     "name,arrival,prompt,output\na,0,0,3": "row 2: prompt tokens 0; 1 to",
     '{"requests": [{"arrival": 0, "n_prompt": 5}]}': "row 1: no output tokens",
     "[1, 2]": "row 1: '1' is no object",
-    "name,arrival,prompt,output\n" + "\n".join(f"r{i},0,5,3" for i in range(2001)): "2001 requests",
+    "name,arrival,prompt,output\n" + "\n".join(f"r{i},0,5,3" for i in range(2001)): "2,001 requests",
 }
 
 
