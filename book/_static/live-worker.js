@@ -35,6 +35,8 @@ self.onmessage = async ({ data }) => {
       self.postMessage({ number: data.number, reply: JSON.parse(reply) });
     }
   } catch (error) {
-    self.postMessage({ number: data.number, failed: String(error?.message ?? error).slice(0, 2000) });
+    // The interpreter's own stack has run out, as it does on 20,000 brackets in brackets: it cannot go on.
+    const words = error instanceof RangeError ? "Python ran out of stack: something is nested, or calls itself, too deeply. It starts anew with the next Run." : String(error?.message ?? error);
+    self.postMessage({ number: data.number, failed: words.slice(0, 2000) });
   }
 };

@@ -152,6 +152,7 @@ def _reply(ok: bool | None, text: str, html: str, printed: str) -> dict[str, Any
 def raised(error: BaseException, source: str, printed: str) -> dict[str, Any]:
     """The line of the reader's code where it was raised, and what it says."""
     number = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    number = number or _line_of_odd_letter(error, source)
     if number is None:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == FILE]
         number = frames[-1].lineno if frames else None
@@ -164,3 +165,13 @@ def raised(error: BaseException, source: str, printed: str) -> dict[str, Any]:
     head = f'<p><span class="cp-verdict">✗ Not yet.</span> {escape(where[:1].upper() + where[1:])} raises '
     html = element(f"{head}<code>{escape(what)}</code></p>{shown}", role="status")
     return _reply(False, text, html, printed)
+
+
+def _line_of_odd_letter(error: BaseException, source: str) -> int | None:
+    """The line of a letter that no program may hold: NUL, or half of a pair (a paste can bring either)."""
+    place = -1
+    if isinstance(error, SyntaxError):
+        place = source.find("\0")
+    elif isinstance(error, UnicodeEncodeError) and error.object == source:
+        place = error.start
+    return source.count("\n", 0, place) + 1 if place >= 0 else None

@@ -83,6 +83,10 @@ WORDS = {"arrival": "arrivals", "n_prompt": "prompt tokens", "n_output": "output
 #: Names that in some files hold a text, and in others how many tokens it has.
 CONTENT = ("prompt", "input", "output", "completion")
 UNITS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6}
+_NESTS = re.compile(
+    r'"(?:[^"\\\n]|\\.)*"?|[\[\]{}]'
+)  # what opens or closes, and strings, in which nothing does
+DEEPEST = 50  # a probe's JSON needs five
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE
 )
@@ -252,17 +256,17 @@ def _cells(
 
 
 def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
+    if (row := _too_deep_in(text)) is not None:
+        raise LabError(f"row {row}: the JSON is nested too deeply: a list of requests is needed")
     try:
         whole = loads(text)
-    except RecursionError:
-        raise LabError("the JSON is nested too deeply: a list of requests is needed") from None
     except ValueError:
         found = []
         for i, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:
                     found.append((i, loads(line)))
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     raise LabError(f"row {i}: no JSON: {short(error)}") from None
     else:
         found = list(enumerate(_listed(whole), 1))
@@ -270,6 +274,22 @@ def _json_rows(text: str) -> list[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise LabError(f"row {i}: {short(row)!r} is no object with arrival, prompt and output tokens")
     return [(i, _json_row(i, row)) for i, row in found]
+
+
+def _too_deep_in(text: str) -> int | None:
+    """The row in which JSON is nested more than DEEPEST times; None if it never is.
+
+    In a page the interpreter itself breaks down on what Python elsewhere refuses with RecursionError.
+    """
+    depth = 0
+    for part in _NESTS.finditer(text):
+        if part[0] in "[{":
+            depth += 1
+            if depth > DEEPEST:
+                return text.count("\n", 0, part.start()) + 1
+        elif part[0] in "]}":
+            depth -= 1
+    return None
 
 
 def _listed(whole: Any) -> list[Any]:

@@ -167,6 +167,13 @@ def test_an_endless_loop_is_stopped_and_the_next_run_works(live_page):
     assert run(live_page, "who_emits", form.source(form.solution))[0] == "✓ Right."
 
 
+def test_an_interpreter_that_breaks_down_says_so_and_the_next_run_works(live_page):
+    """Brackets in brackets use up the stack of the interpreter itself, which can only be started anew."""
+    verdict, said = run(live_page, "kv_bytes", "(" * 20_000 + ")" * 20_000)
+    assert verdict == "✗ Not run." and "Python ran out of stack" in said
+    assert run(live_page, "kv_bytes", solved("kv_bytes"))[0] == "✓ Right."
+
+
 def test_two_questions_at_once_are_answered_one_after_the_other(live_page):
     """The second one's time begins when it is asked: it is not stopped for the loop of the first."""
     form = EXERCISES["who_emits"]
@@ -823,6 +830,8 @@ TYPED = {
     RIGHT.replace("    ", "\t"): "✓",
     RIGHT.replace("    ", "\t") + "        x = 1\n": "Line 3 raises",
     "raise ValueError('\\ud800')": "Line 1 raises ValueError",
+    "x = 1\ny = '\0'": "Line 2 raises SyntaxError",
+    "x = 1\n\ny = '\ud800'": "Line 3 raises UnicodeEncodeError",
     "import js": "Line 1 raises ModuleNotFoundError",
     "raise SystemExit": "Line 1 raises SystemExit",
     "print('<b>', end='')\nraise KeyboardInterrupt": "Line 2 raises KeyboardInterrupt",
@@ -1075,7 +1084,7 @@ def test_html_too_large_for_a_page_is_refused(live_page):
 BIG = {
     "a thousand million requests": (
         {"requests": "name,arrival,prompt,output\n" + "\n".join(f"r{i},0,5,3" for i in range(5000))},
-        "5000 requests",
+        "5,000 requests",
     ),
     "tokens without end": (
         {"requests": "name,arrival,prompt,output\n" + "\n".join(f"r{i},0,9999999,3" for i in range(9))},
@@ -1086,7 +1095,9 @@ BIG = {
         {"requests": "name,arrival,prompt,output\na,0," + "9" * 10_000 + ",3"},
         "row 2: prompt tokens",
     ),
-    "deep": ({"requests": "[" * 100_000}, "nested too deeply"),
+    "deep": ({"requests": "[1,\n" + "[" * 100_000}, "row 2: the JSON is nested too deeply"),
+    "deep objects": ({"requests": '{"a":' * 51}, "row 1: the JSON is nested too deeply"),
+    "brackets in words": ({"requests": '[{"name": "' + "[" * 99 + '"}]'}, "row 1: no arrival"),
     "a field without end": (
         {"requests": "name,arrival,prompt,output\n" + "a" * 200_000 + ",0,5,3"},
         "no table that can be read",
