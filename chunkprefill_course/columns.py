@@ -24,7 +24,7 @@ def columns_picture(
     engines = list(next(iter(runs.values()), {}))
     if not 1 <= len(engines) <= 3 or any(list(each) != engines for each in runs.values()):
         raise ValueError(f"1 to 3 engines, the same for each of the settings, are needed: {list(runs)}")
-    row, head = 48.0, 34.0
+    row, head = 54.0, 34.0
     top = 26.0 * len(engines) + 10
     panel = head + row * len(runs) + 14
     canvas = Canvas(top + panel * len(measures))
@@ -40,10 +40,10 @@ def columns_picture(
         for i, (settings, each) in enumerate(runs.items()):
             y = y0 + head + row * i
             canvas.text(0, y + 14, settings)
-            canvas.line(0, y + 30, WIDTH, y + 30, opacity=0.25, width=1)
+            canvas.line(0, y + 35, WIDTH, y + 35, opacity=0.25, width=1)
             for k, engine in enumerate(engines):
                 if (value := each[engine][m]) is not None:
-                    _mark(canvas, k, 8 + (WIDTH - 16) * value / most, y + 30)
+                    _mark(canvas, k, 8 + (WIDTH - 16) * value / most, y + 35)
             told.append((measure, settings, *(_plain(each[e][m]) for e in engines)))
     table = Table(header=("measure", "settings", *engines), rows=told)
     said = "; ".join(f"{r[0]}, {r[1]}: " + ", ".join(map(" ".join, zip(engines, r[2:]))) for r in told)

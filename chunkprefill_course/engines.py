@@ -99,6 +99,7 @@ def decisions_picture(case: Case, replay: Replay, *, caption: str, engine: str =
     wide = (WIDTH - left) / n_steps
     canvas = Canvas(top + tall * len(names) + 56)
     canvas.text(left, 20, f"upper band: {engine}, recorded; lower: ours")
+    canvas.text(left - 10, top - 10, "step", anchor="end")
     every = 1 if wide > 30 else 5
     for i in range(0, n_steps, every):
         canvas.text(left + (i + 0.5) * wide, top - 10, str(i), anchor="middle")

@@ -104,7 +104,7 @@ NOTHING = re.compile(r"(?:[–—-]|none|never)?")  # in a column of numbers, wh
 UNIT = re.compile(r"(?<=\d) (?=(?:%|×|[µmn]?s|min|[kMGT]i?B(?:/s)?|B)(?![\w-]))")
 HYPHEN = re.compile(r"(?:(?<=[\s,(≈>])|^)-(?=\d)")  # of a negative number
 LONG = 28  # letters: more than a narrow column holds in two lines
-SHORT = 12  # letters: what a row's name may have where its column is as narrow as its longest word
+SHORT = 12  # letters: a cell with no more is one line, and a row's name with more gets some room
 ROW = re.compile(r"(<tr\b[^>]*>)(.*?)(</tr>)", re.S)
 CELL = re.compile(r"<(t[dh])\b([^>]*)>((?:(?!</t[dh]>).)*)</t[dh]>", re.S)
 
@@ -146,8 +146,8 @@ def _aligned_cell(cell: re.Match[str], is_right: bool) -> str:
     if tag == "td":
         inner = HYPHEN.sub("\N{MINUS SIGN}", inner) if "<code" not in inner else inner
         inner = UNIT.sub(NO_BREAK, inner)
-    if tag == "td" and NUMBER.fullmatch(text):
-        classes.append("cp-num")
+    if tag == "td" and (NUMBER.fullmatch(text) or 0 < len(text) <= SHORT):
+        classes.append("cp-whole")
     elif tag == "td" and len(text) > LONG:
         classes.append("cp-words")
     elif tag == "th" and not is_head and len(text) > SHORT:
@@ -166,19 +166,20 @@ def _said(inner: str) -> str:
 
 
 INLINE_CODE = re.compile(r"<pre\b.*?</pre>|(<code\b[^>]*>)(.*?)(</code>)", re.S)
+LONG_WORD = re.compile(r"\S{21,}")  # more than half a line of a phone
 JOINT = re.compile(r"(?<=\w[_/.:])(?=\w)")
 OPTION = re.compile(r"(?<![\w-])-{1,2}\w+")
 
 
 def breakable(html: str) -> str:
-    """Code in a line breaks where it is put together, `max_num_|batched_tokens`, not in a word nor after `--`."""
+    """A long name in code breaks where it is put together, `max_num_|batched_tokens`, and no option after `--`."""
 
     def joints(found: re.Match[str]) -> str:
         if found[1] is None:
             return found[0]
         parts = re.split(r"(<[^>]*>)", found[2])
         for k, words in enumerate(parts[::2]):
-            words = JOINT.sub("<wbr>", words) if len(words) > SHORT else words
+            words = LONG_WORD.sub(lambda word: JOINT.sub("<wbr>", word[0]), words)
             parts[2 * k] = OPTION.sub(r'<span class="cp-whole">\g<0></span>', words)
         return found[1] + "".join(parts) + found[3]
 

@@ -12,6 +12,7 @@ from chunkprefill_course.exercises.texts import prose
 from chunkprefill_course.forms.answers import Plain, truth
 from chunkprefill_course.forms.boards import table
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
+from chunkprefill_course.forms.feedback import counted
 from chunkprefill_course.forms.running import Program
 from chunkprefill_course.forms.variants import Variant
 
@@ -88,7 +89,9 @@ def picture(case: Case, value: Plain) -> str:
     engine = [[j <= i or length == 1 for j in range(cached + length)] for i in range(length)]
     rows = [f"query {cached + i}" for i in range(length)]
     verdict = "the engine is wrong" if value else "the engine is right"
-    return table(engine, right, rows=rows, title=f"Engine after {cached} tokens. Answer: {verdict}")
+    return table(
+        engine, right, rows=rows, title=f"Engine after {counted(cached, 'token')}. Answer: {verdict}"
+    )
 
 
 branch_on_t = Exercise(

@@ -69,7 +69,7 @@ def picture(case: Case, value: Plain) -> str:
     ]
     given = [("new" if i < len(right) and v == right[i] else "wrong", str(v)) for i, v in enumerate(value)]
     rows.append(("given", [("empty", "")] * len(before) + given))
-    return board(rows, title=f"{cached} tokens cached, {case['length']} new")
+    return board(rows, title=f"{counted(cached, 'token')} cached, {case['length']} new")
 
 
 rope_positions = Exercise(
