@@ -44,7 +44,8 @@ def vllm_blocks(document: Document) -> Iterator[str]:
             for row in document["rows"]
             if any(what in row["columns"][c]["s"] for c in COLUMNS)
         ]
-        yield html(Table(header=("settings", *COLUMNS), rows=rows, caption=words))
+        if rows:
+            yield html(Table(header=("settings", *COLUMNS), rows=rows, caption=words))
     lost = [
         (row["settings"], *(f"{row['columns'][c]['preemptions'] or 0:,.0f}" for c in COLUMNS))
         for row in document["rows"]

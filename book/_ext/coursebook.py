@@ -99,9 +99,10 @@ def frame_tables(html: str) -> str:
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _DIGITS = r"[≈~<>≤≥±+−–-]{0,2}\s?\d[\d,.  ]*(?:e[+−-]?\d+)?"
 _NAMED = r"(?:\s?(?:[%×°]|[^\W\d]\w*(?:/\w+)?){1,2})?"  # a unit, a word such as tokens, or none
-NUMBER = re.compile(rf"{_DIGITS}{_NAMED}(?:\s?[–-]\s?{_DIGITS}{_NAMED})?(?:\s?\([^)]{{1,24}}\))?")
+NUMBER = re.compile(rf"{_DIGITS}{_NAMED}(?:\s?[–/-]\s?{_DIGITS}{_NAMED}){{0,2}}(?:\s?\([^)]{{1,24}}\))?")
 NOTHING = re.compile(r"(?:[–—-]|none|never)?")  # in a column of numbers, where there is none
 UNIT = re.compile(r"(?<=\d) (?=(?:%|×|[µmn]?s|min|[kMGT]i?B(?:/s)?|B)(?![\w-]))")
+OPTION = re.compile(r"(?<![\w-])-{1,2}\w+")  # of a command
 HYPHEN = re.compile(r"(?:(?<=[\s,(≈>])|^)-(?=\d)")  # of a negative number
 LONG = 28  # letters: more than a narrow column holds in two lines
 SHORT = 12  # letters: a cell with no more is one line, and a row's name with more gets some room
@@ -145,10 +146,11 @@ def _aligned_cell(cell: re.Match[str], is_right: bool) -> str:
     is_head = 'scope="col"' in attributes or 'class="head' in attributes
     if tag == "td":
         inner = HYPHEN.sub("\N{MINUS SIGN}", inner) if "<code" not in inner else inner
+        inner = OPTION.sub(r'<span class="cp-whole">\g<0></span>', inner) if "<" not in inner else inner
         inner = UNIT.sub(NO_BREAK, inner)
     if tag == "td" and (NUMBER.fullmatch(text) or 0 < len(text) <= SHORT):
         classes.append("cp-whole")
-    elif tag == "td" and len(text) > LONG:
+    elif not is_head and len(text) > LONG:
         classes.append("cp-words")
     elif tag == "th" and not is_head and len(text) > SHORT:
         classes.append("cp-row")
@@ -168,7 +170,6 @@ def _said(inner: str) -> str:
 INLINE_CODE = re.compile(r"<pre\b.*?</pre>|(<code\b[^>]*>)(.*?)(</code>)", re.S)
 LONG_WORD = re.compile(r"\S{21,}")  # more than half a line of a phone
 JOINT = re.compile(r"(?<=\w[_/.:])(?=\w)")
-OPTION = re.compile(r"(?<![\w-])-{1,2}\w+")
 
 
 def breakable(html: str) -> str:

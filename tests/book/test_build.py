@@ -335,3 +335,25 @@ def test_long_evidence_waits_behind_its_verdict(site_dir: Path, page: str) -> No
         n_rows = found[0].partition("</thead>")[2].count("<tr")
         inside = html[: found.start()].rstrip().endswith("</summary>")
         assert inside or n_rows <= 6 or "<details" in found[0], found[0][:300]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_table_has_a_row(site_dir: Path, page: str) -> None:
+    """Three tables of measurements had columns, a caption and nothing else."""
+    html = (site_dir / f"{page}.html").read_text("utf8")
+    empty = [table for table in re.findall(r"<table.*?</table>", html, re.S) if "<td" not in table]
+    assert not empty, [re.sub(r"<[^>]+>", " ", table)[:80] for table in empty]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_code_in_a_line_breaks_between_its_words(site_dir: Path, page: str) -> None:
+    """Not `max_num_batched_token|s`, and not `-|-penalty`."""
+    html = (site_dir / f"{page}.html").read_text("utf8")
+    article = re.sub(
+        r"<pre.*?</pre>", "", html[html.index("<article") : html.index("</article>")], flags=re.S
+    )
+    for code in re.findall(r"<code[^>]*>(.*?)</code>", article, re.S):
+        assert not re.search(r'(?<![\w>"-])--\w', code), code
+        for word in re.sub(r"<(?!wbr>)[^>]+>", "", code).split():
+            parts = [part for part in word.split("<wbr>") if len(part) > 20]
+            assert not [part for part in parts if re.search(r"\w[_.]\w", part)], word
