@@ -8,6 +8,7 @@ card without a claim, a claim without evidence, evidence against its claim, or a
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from html import escape
 from pathlib import Path
@@ -153,13 +154,20 @@ def map_page(ledger: Ledger) -> str:
 
 def _exercise(ledger: Ledger, name: str, ids: dict[str, str], chapter: int) -> str:
     """A link to the exercise in the card's chapter or its practice, or on the first other page that shows it."""
-    title = exercise_ids(ledger.root, "title").get(name, name.replace("_", " "))
+    title = exercise_ids(ledger.root, "title").get(name) or asked(exercise_ids(ledger.root, "prompt")[name])
     mark = f'id=\\"cp-{ids.get(name)}\\"'  # as a notebook's JSON has it
     for page in (page for number in (chapter, *ledger.chapters) for page in ledger.pages(number)):
         notebook = ledger.root / f"{page}.ipynb"
         if notebook.is_file() and mark in notebook.read_text("utf8"):
             return f'<a href="../{page}.html#cp-{escape(ids[name])}">{escape(title)}</a>'
     return title
+
+
+def asked(prompt: str) -> str:
+    """What a question without a title is called: its last sentence, after the first where it says little alone."""
+    sentences = re.split(r"(?<=[.?]) ", prompt)
+    says_little = len(sentences) > 1 and len(sentences[-1].split()) < 4
+    return f"{sentences[0]} … {sentences[-1]}" if says_little else sentences[-1]
 
 
 NOTE = (

@@ -168,7 +168,7 @@ def _said(inner: str) -> str:
 
 
 INLINE_CODE = re.compile(r"<pre\b.*?</pre>|(<code\b[^>]*>)(.*?)(</code>)", re.S)
-LONG_WORD = re.compile(r"\S{21,}")  # more than half a line of a phone
+LONG_WORD = re.compile(r"[\w./:]{21,}")  # a name that takes more than half a line of a phone
 JOINT = re.compile(r"(?<=\w[_/.:])(?=\w)")
 
 

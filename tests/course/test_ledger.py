@@ -228,6 +228,15 @@ def test_names_are_looked_up_without_importing():
     assert "torch" not in (ROOT / "tools/claims.py").read_text().replace("torch-free", "")
 
 
+def test_a_question_is_called_by_what_it_asks():
+    """The map called it `many small`, by its name in the code."""
+    assert (
+        pages.asked("Many small ones. What follows for the scheduler?") == "What follows for the scheduler?"
+    )
+    assert pages.asked("Steps are long. None waits. What follows?") == "Steps are long. … What follows?"
+    assert pages.asked("Why?") == "Why?"
+
+
 def test_yaml_is_read_as_data():
     for name in ("claims", "map"):
         assert isinstance(yaml.safe_load((ROOT / f"book/{name}.yml").read_text("utf8")), dict)
