@@ -258,7 +258,6 @@ class Policy:
       event.preventDefault();
       if (go.disabled) return;
       const what = experiment();
-      n_runs += 1;
       // The same words whoever wrote the code, because a link must give the same picture to each who opens it.
       what.label = policy.value === own ? "A policy in code" : `${policy.value} ${Object.values(what.policy.args).filter((v) => v !== null && v !== "" && v !== false).slice(0, 2).join(", ")}`;
       const strange = theirs();
@@ -272,6 +271,7 @@ class Policy:
         const reply = await ask({ ask: "lab", experiment: what }, told, 300, halted.signal);
         if (reply.error || reply.wrong) { told("✗ Not run."); results.prepend(make("p", { class: "cp-stopped", role: "alert" }, reply.wrong || reply.error)); return; }
         for (const old of results.querySelectorAll(".cp-stopped")) old.remove();
+        n_runs += 1; // what was refused, or never reached Python, was no run
         const box = make("section", { class: "cp-lab-run", "aria-label": what.label });
         box.append(make("h3", {}, `Run ${n_runs}`), clean(reply.html));
         results.replaceChildren(box);

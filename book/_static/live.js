@@ -107,7 +107,7 @@
   const megabytes = (n) => (n / 1e6).toFixed(1);
   const fetchAll = async (told) => {
     const fetched = async (path) => {
-      const answer = await fetch(new URL(path, BASE));
+      const answer = await fetch(new URL(path, BASE)).catch((error) => ({ status: error.message }));
       if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
       return answer;
     };

@@ -275,7 +275,7 @@ def test_python_that_cannot_be_fetched_says_so_and_comes_with_the_next_run(brows
     said = page.locator(f"#cp-{id} .cp-stopped")
     said.wait_for()
     assert said.inner_text().startswith("Python could not be fetched (")
-    assert status is None or f"{path}: {status}" in said.inner_text()
+    assert f"{path}: {status or ''}" in said.inner_text()
     page.unroute(f"**/{path}")
     page.locator(f"#cp-{id} .cp-run").click()
     answered(page, f"cp-{id}")
@@ -596,6 +596,9 @@ def test_a_wrong_row_is_named(lab_page):
     page.locator("#cp-lab .cp-run").click()
     page.locator(".cp-stopped").wait_for(timeout=120_000)
     assert "row 2: prompt tokens 'many' is no whole number" in page.locator(".cp-stopped").inner_text()
+    page.locator("fieldset").first.locator("textarea").fill("name, arrival, prompt, output\na, 0, 9, 3")
+    served(page)
+    assert page.locator(".cp-lab-run h3").inner_text() == "Run 1", "what was refused was no run"
 
 
 ROWS = {
