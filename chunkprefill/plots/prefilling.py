@@ -22,6 +22,8 @@ from chunkprefill.plots.style import (
 )
 from chunkprefill.whole import whole_number
 
+HEAD = 116  # user units that a head of two or three words takes, with room beside it
+
 
 def mask_picture(
     start: int,
@@ -53,9 +55,16 @@ def mask_picture(
     left, top = 84.0, 58.0
     cell = min(48.0, (WIDTH - left) / end)
     canvas = Canvas(top + length * cell + 34)
-    if start:
-        canvas.text(left + start * cell / 2, 18, "in the cache", anchor="middle")
-    canvas.text(left + (start + length / 2) * cell, 18, "this chunk", anchor="middle", bold=True)
+    border = min(
+        left + start * cell, WIDTH - HEAD
+    )  # between the two heads, where they have no room in the middle
+    if start and end * cell < 2 * HEAD:
+        canvas.text(border - 10, 18, "in the cache", anchor="end")
+        canvas.text(border, 18, "this chunk", bold=True)
+    else:
+        if start:
+            canvas.text(left + start * cell / 2, 18, "in the cache", anchor="middle")
+        canvas.text(left + (start + length / 2) * cell, 18, "this chunk", anchor="middle", bold=True)
     canvas.line(left + start * cell, 24, left + end * cell, 24, "prefill", width=4)
     for j in range(end):
         canvas.text(left + (j + 0.5) * cell, top - 8, words[j] if words else str(j), anchor="middle")
@@ -90,9 +99,14 @@ def mask_picture(
                     fill="#000" if sees else "ink",
                 )
     n_seen = sum(map(sum, mask))
+    many = (
+        f"{length} queries at positions {start} to {end - 1}"
+        if length > 1
+        else f"1 query at position {start}"
+    )
     canvas.text(left, top + length * cell + 26, f"{n_seen} of {length * end} pairs are computed")
     alt = (
-        f"Mask of a chunk of {length} queries at positions {start} to {end - 1}, over {end} keys. "
+        f"Mask of a chunk of {many}, over {end} {'keys' if end > 1 else 'key'}. "
         + " ".join(f"Query {start + i} sees {_spans(row)}." for i, row in enumerate(mask))
         + (f" {n_ahead} cells look ahead of their query." if n_ahead else "")
         + (f" {n_missing} cells are missing." if n_missing else "")

@@ -83,6 +83,20 @@ def test_the_right_mask_counts_its_pairs(start, length):
     assert "missing" not in made.alt and "ahead" not in made.alt
 
 
+@given(st.integers(1, 19), st.integers(1, 5))
+def test_the_heads_over_a_mask_are_apart(start, length):
+    """Over narrow stretches `in the cache` and `this chunk` were written into each other."""
+    spans = []
+    for words in ("in the cache", "this chunk"):
+        x, anchor = re.search(
+            rf'<text x="([-\d.]+)"[^>]*text-anchor="(\w+)"[^>]*>{words}<', mask_picture(start, length).svg
+        ).groups()
+        width = 0.5 * 18 * len(words)  # at least so much
+        left = float(x) - {"start": 0, "middle": 0.5, "end": 1}[anchor] * width
+        spans.append((left, left + width))
+    assert spans[0][0] >= 0 and spans[0][1] + 5 < spans[1][0] and spans[1][1] <= 540, spans
+
+
 @given(st.data(), st.integers(0, 5), st.integers(1, 4))
 def test_a_wrong_mask_is_told_cell_by_cell(data, start, length):
     end = start + length
