@@ -377,7 +377,7 @@ BESIDE = (
     (0, -19, "center"),
     (4, 9, "left"),
     (4, -19, "left"),
-    (-4, 5, "right"),
+    (-4, 3, "right"),
 )
 APART = 36  # pixels of the figure between two names on one height: four letters
 ROW = 22  # pixels from one name to the one beneath it

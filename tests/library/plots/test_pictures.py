@@ -242,11 +242,11 @@ def apart(svg: str, names: list[str]) -> None:
 
 def test_names_are_not_on_one_height_beside_each_other():
     """`RTX PRO 6000` stood under its line's middle, and `H100` to the right of it on the same height."""
-    depths = [0, 8, 16, 32, 64, 96, 127.5]
+    depths = [0, 8, 16, 32, 64, 96, 127.488]
     series = {
-        "RTX 4090": (depths, [45, 61.5, 78.1, 111, 177, 244, 309]),
-        "RTX PRO 6000": (depths, [22.7, 33.6, 44.6, 66.5, 110, 154, 197]),
-        "H100": (depths, [11.8, 15.5, 19.3, 26.9, 42.1, 57.2, 72.2]),
+        "RTX 4090": (depths, [45.0, 61.55, 78.1, 111.19, 177.38, 243.57, 308.71]),
+        "RTX PRO 6000": (depths, [22.69, 33.65, 44.6, 66.52, 110.34, 154.17, 197.3]),
+        "H100": (depths, [11.8, 15.51, 19.3, 26.89, 42.06, 57.23, 72.15]),
     }
     svg = curve_picture(
         series, x_label="depth", y_label="ms", height=380, log_x=False, alt="a", caption="c"
