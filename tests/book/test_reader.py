@@ -133,9 +133,10 @@ def test_a_page_open_twice_has_one_set_of_answers(browser, site_url):
     context.close()
 
 
-def test_code_can_be_copied_and_its_button_covers_none_of_it(browser, site_url):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_code_can_be_copied_and_its_button_covers_none_of_it(browser, site_url, width):
     context = browser.new_context(
-        viewport={"width": 390, "height": 844}, permissions=["clipboard-read", "clipboard-write"]
+        viewport={"width": width, "height": 844}, permissions=["clipboard-read", "clipboard-write"]
     )
     page = context.new_page()
     page.goto(f"{site_url}/book/setup.html")
