@@ -263,7 +263,7 @@
         const late = error.message === "late";
         told(late ? "✗ Stopped." : "✗ Not run.");
         out.replaceChildren(make("p", { class: "cp-stopped" }, late
-          ? `It had not finished after ${limit_s} s: does a loop ever end? It was stopped; Python starts anew with the next Run.`
+          ? `It had not finished after ${limit_s} s: does a loop never end, or take far too many steps? It was stopped; Python starts anew with the next Run.`
           : error.message));
       } finally {
         run.disabled = false;

@@ -9,8 +9,9 @@ What is read, and as what:
 - `number`: int, float, Fraction, Decimal, an IntEnum, numpy and torch scalars, arrays and tensors of one
   element. A bool is no number, NaN is none either.
 - `whole`: every number that has no fraction, as an int (`4.0`, `Fraction(8, 2)`, `numpy.int64(4)`).
-- `truth`: True and False, and every number by its truth, as Python's `and`, `or` and `if` take it. Text and
-  containers are refused: `"False"` is true in Python, and no writer means that.
+- `truth`: True and False, and every number by its truth, as Python's `and`, `or` and `if` take it; so is an
+  object of a class with `__bool__`. Text and containers are refused: `"False"` is true in Python, and no writer
+  means that.
 - `items`: list, tuple, range, deque, arrays and tensors, dict views, generators and every other iterable that
   ends. Text, bytes, mappings and sets are refused: they have no order that was chosen.
 - `mapping`: every Mapping (dict, OrderedDict, Counter, defaultdict, ChainMap, MappingProxyType, UserDict, …)
@@ -78,6 +79,8 @@ def whole(value: Any, of: str = "a whole number") -> int | None:
 
 def truth(value: Any) -> bool | None:
     """The value as Python's `if` would take it."""
+    if _says_itself(value):
+        return bool(value)
     read = _single(value)
     if read is None:
         return None
@@ -243,7 +246,8 @@ class _Reader:
     def _taken(self, value: Any) -> list[Any]:
         taken = list(islice(iter(value), self.left + 1))
         if len(taken) > self.left:
-            raise Unusable(f"it returned more than {MOST:,} items: does the generator ever end?")
+            endless = "" if hasattr(type(value), "__len__") else ": does the generator ever end?"
+            raise Unusable(f"it returned more than {MOST:,} items{endless}")
         self.left -= len(taken)
         return taken
 
@@ -258,6 +262,13 @@ def _single(value: Any) -> Plain:
     while is_array(value) and isinstance(read, list) and len(read) == 1:
         (read,) = read
     return read
+
+
+def _says_itself(value: Any) -> bool:
+    """Whether it is an object of a class of its own that says whether it is true."""
+    kind = type(value)
+    known = kind.__module__ in ("builtins", "decimal", "fractions") or is_array(value) or is_mapping(value)
+    return hasattr(kind, "__bool__") and not known and not hasattr(kind, "__index__")
 
 
 def _as_number(value: Any) -> int | float | None:

@@ -150,7 +150,10 @@ class Playback:
         if row.get("short", 0) < short:
             return "cut", f"{row['short']} of {counted(short, 'token')} of `short` run, and {short} would fit"
         if total < self.budget:
-            return "idle", f"{self.budget - total} of {self.budget} tokens of the budget stay unused"
+            return (
+                "idle",
+                f"room for {counted(self.budget - total, 'token')} of the budget of {self.budget} stays unused",
+            )
         return None
 
     def praise(self, played: Played) -> str:

@@ -18,6 +18,7 @@ from chunkprefill_course.forms.stopping import Late, Limit
 
 Program = Callable[..., Any]
 Case = dict[str, Any]  # what a program is called with, by name
+SLOW = "does a loop never end, or take far too many steps?"
 ROOM = 2 << 30  # bytes that a program may take on top of what is taken
 
 
@@ -88,7 +89,7 @@ def _limited(work: Callable[[], Any], seconds: float) -> Outcome:
             undo()
             sys.setrecursionlimit(deepest)
     except Late:
-        said = f"it had not finished after {seconds:.2g} s: does a loop ever end?"
+        said = f"it had not finished after {seconds:.2g} s: {SLOW}"
         return Outcome(trouble=said, kind="Late")
 
 
@@ -98,7 +99,9 @@ def _raised(error: BaseException) -> Outcome:
     place = place_of(error)
     where = f", in {place}" if place else ""
     if isinstance(error, RecursionError):
-        return Outcome(trouble=f"it calls itself without an end ({name}){where}", kind=name)
+        return Outcome(
+            trouble=f"it calls itself too deep for Python ({name}){where}: does that end?", kind=name
+        )
     if isinstance(error, MemoryError):
         return Outcome(trouble=f"it asked for more than {ROOM >> 30} GB of memory ({name}){where}", kind=name)
     if isinstance(error, SystemExit):

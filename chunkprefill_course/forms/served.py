@@ -14,7 +14,7 @@ from chunkprefill.plots.style import Canvas
 from chunkprefill.scheduling.core import Batch, Plan, Request, ScheduleError
 from chunkprefill.scheduling.state import State
 from chunkprefill.simulation.simulate import simulate
-from chunkprefill_course.forms.answers import Plain, Unusable, figure, is_mapping, items, number, told
+from chunkprefill_course.forms.answers import Plain, Unusable, figure, is_mapping, items, told
 from chunkprefill_course.forms.feedback import counted
 from chunkprefill_course.forms.lines import place_of
 from chunkprefill_course.forms.notation import grid
@@ -23,6 +23,7 @@ from chunkprefill_course.forms.running import Case, Program
 MOST_SAID = 8  # requests in a sentence
 MOST_DRAWN = 24  # requests in a picture
 MOST_SERVED = 256  # requests that the prompts promise at most: as many as the library's policies seat
+MOST_TOKENS = 100_000  # of a prompt, and of a budget: what the prompts allow
 PREAMBLE = "from dataclasses import dataclass\n\nimport chunkprefill as cp\n\n\n"
 
 
@@ -45,6 +46,11 @@ class _Watched:
             raise NotImplementedError
         if is_mapping(plan):
             raise Unusable(f"`schedule` returned {told(plan)}; expected a plan: `return cp.Plan({{…}})`")
+        if isinstance(plan, Plan) and any(hasattr(rid, "rid") for rid in plan.tokens):
+            raise Unusable(
+                "the plan has sequences as its keys; it names requests, by the `rid` of each: "
+                "`cp.Plan({seq.rid: tokens})`"
+            )
         if not isinstance(plan, Plan):
             raise Unusable(f"`schedule` returned {told(plan)}; expected a plan, `cp.Plan({{rid: tokens}})`")
         return plan
@@ -213,13 +219,23 @@ def show(case: Case) -> str:
     for (t, n, m), group in groupby(zip(rids(case), case["requests"]), key=lambda one: one[1]):
         names = [rid for rid, _ in group]
         if len(names) > 3 and names == list(range(names[0], names[0] + len(names))):
-            lines.append(f"requests {names[0]} to {names[-1]}: {n} + {m} tokens each, at {t} s")
+            lines.append(f"requests {names[0]} to {names[-1]}: {n:,} + {m} tokens each, at {t} s")
         else:
-            lines += [f"request {rid}: {n} + {m} tokens at {t} s" for rid in names]
+            lines += [f"request {rid}: {n:,} + {m} tokens at {t} s" for rid in names]
     for k, plan in enumerate(case.get("given", ()), 1):
         lines.append(f"in iteration {k} another policy has run {said(plan)}")
     rate = f", rate {case['rate']}" if "rate" in case else ""
-    return f"budget {case['budget']}{rate}; {'; '.join(lines)}"
+    return f"budget {case['budget']:,}{rate}; {'; '.join(lines)}"
+
+
+def unused(n: int, budget: int) -> str:
+    """The words for budget that is left while a prompt waits."""
+    return f"room for {counted(n, 'token')} of the budget of {figure(budget)} stays unused"
+
+
+def overrun(total: int, budget: int) -> str:
+    """The words for a step that takes more than the budget."""
+    return f"{counted(total, 'token')} run, and the budget is {figure(budget)}"
 
 
 def shared(was: Before, got: Mapping[int, int]) -> str:
@@ -250,16 +266,19 @@ def arrivals(value: Any, most: int) -> list[Request]:
     if rows is None:
         raise NotImplementedError
     if len(rows) > most:
-        raise Unusable(f"it returned {counted(len(rows), 'request')}, and at most {most} are allowed")
+        raise Unusable(f"it returned {counted(len(rows), 'request')}, and at most {figure(most)} are allowed")
     made = []
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 3 or None in row:
-            raise Unusable(f"request number {i} is {told(row)}; expected (arrival, n_prompt, n_output)")
+        if not isinstance(row, list) or len(row) != 3 or any(type(each) not in (int, float) for each in row):
+            raise Unusable(
+                f"request number {i} is {told(row)}; expected (arrival, n_prompt, n_output), three numbers"
+            )
         try:
-            arrival, n_prompt, n_output = (number(each) or 0 for each in row)  # no None is left
+            arrival, n_prompt, n_output = row
             made.append(Request(f"number {i}", arrival, _whole(n_prompt), _whole(n_output)))
         except (TypeError, ValueError, OverflowError) as error:
-            raise Unusable(f"request number {i} is {told(row)}: {error}") from None
+            broken = str(error).removeprefix(f"request number {i}: ")
+            raise Unusable(f"request number {i} is {told(row)}: {broken}") from None
     return made
 
 
@@ -451,7 +470,7 @@ CROWDS: tuple[Case, ...] = (
     {"budget": 274, "requests": [*[(0, 1, 2)] * 253, (0, 30, 2), (0, 20, 2), (0, 5, 2)]},
     {"budget": 40, "requests": [(0, 2, 2)] * 18},
     {"budget": 2048, "requests": [(0, 100, 9), (0, 9000, 2), (1, 4099, 2), (1, 4098, 2)]},
-    {"budget": 70_000, "requests": [(0, 100, 4), (0, 70_400, 2), (1, 70_300, 2), (1, 70_200, 2)]},
+    {"budget": 99_000, "requests": [(0, 100, 4), (0, 99_400, 2), (1, MOST_TOKENS, 2), (1, 99_900, 2)]},
     {"budget": 70_000, "requests": [(0, 30_000, 2), (0, 35_500, 2), (0, 3_000, 2), (0, 9_000, 2)]},
     {"budget": 24, "requests": [*[(0, 1, 4)] * 12, *[(1, 1, 2)] * 10]},
     {"budget": 4, "requests": [(0, 3, 290), (0, 2, 280), (265, 9, 3)]},

@@ -10,7 +10,7 @@ from chunkprefill_course.forms.answers import Plain, Unusable, is_array, plain, 
 from chunkprefill_course.forms.feedback import Feedback
 from chunkprefill_course.forms.lines import returning
 from chunkprefill_course.forms.memory import Snapshot
-from chunkprefill_course.forms.running import Case, Outcome, Program, attempt
+from chunkprefill_course.forms.running import SLOW, Case, Outcome, Program, attempt
 from chunkprefill_course.forms.stopping import Spent
 from chunkprefill_course.forms.variants import Wrong
 
@@ -74,7 +74,7 @@ class Trial:
         self.left -= spent()
         if not got.late:
             return got
-        return replace(got, trouble=f"it had not finished after {self.seconds:g} s: does a loop ever end?")
+        return replace(got, trouble=f"it had not finished after {self.seconds:g} s: {SLOW}")
 
     def _untried(self) -> Feedback:
         return Feedback(
@@ -140,15 +140,25 @@ class Trial:
         if form.alike(case, alone, got) and form.alike(case, again, got):
             return ""
         if form.alike(case, alone, got):
-            return self._said(alone, again, "called twice with the same input it gave")
-        return self._said(got, alone, "after other calls it gave for this input", "and called alone")
+            how = f"called twice with the same input it gave {self._apart(case, alone, again, 'and then')}"
+        else:
+            apart = self._apart(case, got, alone, "and called alone")
+            how = f"after other calls it gave for this input {apart}"
+        return self._memory(how)
 
-    def _said(self, one: Outcome, other: Outcome, how: str, then: str = "and then") -> str:
-        first, second = (outcome.trouble or self.form.in_words(outcome.value) for outcome in (one, other))
+    def _apart(self, case: Case, one: Outcome, other: Outcome, then: str) -> str:
+        """What came first, and what then; where that reads alike, what is wrong with the one that is."""
+        said = [outcome.trouble or self.form.in_words(outcome.value) for outcome in (one, other)]
+        if said[0] == said[1]:
+            broken = [self.form.broken(case, outcome) for outcome in (one, other)]
+            said = [f"a wrong answer ({words})" if words else "the right answer" for words in broken]
+        return f"{said[0]}, {then} {said[1]}"
+
+    @staticmethod
+    def _memory(how: str) -> str:
         return (
-            f"Your function remembers: {how} {first}, {then} {second}. An answer may depend on the arguments "
-            "alone. Look for a global variable, a default value such as `seen=[]`, or an attribute that "
-            "changes."
+            f"Your function remembers: {how}. An answer may depend on the arguments alone. Look for a global "
+            "variable, a default value such as `seen=[]`, an attribute that changes, or random numbers."
         )
 
     # --- it is right so far ---
@@ -159,7 +169,8 @@ class Trial:
         for n in some:
             again = self.outcome(cases[n])
             if not self.form.alike(cases[n], made[n], again) and self.form.broken(cases[n], again):
-                said = self._said(made[n], again, "called twice with the same input it gave")
+                apart = self._apart(cases[n], made[n], again, "and then")
+                said = self._memory(f"called twice with the same input it gave {apart}")
                 return self._wrong(said, cases[n], again)
         if self.asked.held_changed():
             said = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
@@ -26,13 +27,18 @@ def _with(product: str) -> Variant:
 NAMES = ("n_layers", "n_heads", "n_kv_heads", "head_dim", "n_tokens", "bytes_per_number")
 
 
+MOST = dict.fromkeys(NAMES, 1000) | {"n_tokens": 2_000_000}  # what the prompt allows
+#: arguments that are as large as they may be, together
+LARGE = (("n_layers",), ("n_heads", "n_kv_heads"), ("head_dim",), ("n_tokens",), ("bytes_per_number",))
+
+
 def case_of(*values: int) -> Case:
     """The arguments by name."""
     return dict(zip(NAMES, values))
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """One thing at a time away from the example, a cache that takes all digits, then thirty shapes of models."""
+    """One thing at a time away from the example, then as much of each as there may be, then thirty shapes of models."""
     yield case_of(2, 2, 2, 4, 1, 2)
     yield case_of(1, 4, 2, 4, 1, 2)
     yield case_of(1, 2, 2, 4, 2, 2)
@@ -44,12 +50,18 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield case_of(2, 2, 1, 3, 1, 8)
     yield case_of(61, 96, 12, 80, 1_000_003, 2)
     yield case_of(300, 520, 260, 576, 3, 3)
+    yield from (case_of(*(MOST[name] if name in large else 3 for name in NAMES)) for large in LARGE)
+    yield case_of(1, 1000, 1000, 997, 1_999_993, 1000)  # sums of logarithms cannot tell its last digits
     for _ in range(30):
         n_kv_heads = rng.randint(1, 8)
         n_heads, head_dim = n_kv_heads * rng.randint(1, 4), rng.choice((32, 64, 80, 128))
         yield case_of(
             rng.randint(1, 40), n_heads, n_kv_heads, head_dim, rng.randint(1, 9000), rng.choice((1, 2, 4))
         )
+
+
+def _is_largest(name: str, case: Case) -> bool:
+    return bool(case[name] == MOST[name])
 
 
 def want(case: Case) -> int:
@@ -100,6 +112,10 @@ kv_bytes = Exercise(
         "one byte": lambda case: case["bytes_per_number"] == 1,
         "eight bytes": lambda case: case["bytes_per_number"] == 8,
         "three bytes": lambda case: case["bytes_per_number"] == 3,
+        "so many bytes that a product of floats keeps them, and no sum of logarithms does": lambda case: (
+            2**50 < want(case) < 2**53
+        ),
+        **{f"{large[-1]} as large as it may be": partial(_is_largest, large[-1]) for large in LARGE},
         "more layers and key/value heads than 8 bits count": lambda case: (
             min(case["n_layers"], case["n_kv_heads"]) > 2**8
         ),

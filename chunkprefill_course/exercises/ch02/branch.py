@@ -32,18 +32,33 @@ def _when(rule: str) -> Variant:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All chunks of up to 5 tokens after up to 8, ten larger ones, and three as long as servers run them."""
+    """All chunks of up to 5 tokens after up to 8, ten larger ones, three as long as servers run them, and the longest.
+
+    Some of the long ones are powers of two and of ten: a rule that is right up to a size often stops at one.
+    """
     yield from ({"cached": s, "length": n} for s in range(9) for n in range(1, 6))
     yield from ({"cached": rng.randrange(30), "length": rng.randint(1, 20)} for _ in range(10))
     yield from ({"cached": s, "length": n} for s, n in ((0, 60), (3000, 1), (3000, 500)))
+    lengths = (128, 129, 256, 257, LONGEST)
+    yield from ({"cached": s, "length": n} for n in lengths for s in (0, 1, n, 256))
+    depths = (100, 500, 1000, 5000, *(2**k for k in range(6, 14)), DEEPEST)
+    yield from ({"cached": s, "length": n} for s in depths for n in (1, 2, 65))
 
 
+DEEPEST, LONGEST = 10_000, 1_000  # cached tokens and tokens of a chunk: what the prompt allows
+MOST_RUN = 600  # keys of a chunk that is run; beyond it, who sees which keys is compared
 MOST_DRAWN = 60  # keys
 
 
 @cache
 def breaks(cached: int, length: int) -> bool:
-    """Found out by running it: does the engine's attention differ from the definition on drawn numbers?"""
+    """Found out by running it: does the engine's attention differ from the definition on drawn numbers?
+
+    A long one is not run: its queries see too many keys or too few, or they see the right ones.
+    """
+    if cached + length > MOST_RUN:
+        seen = range(cached + 1, cached + length + 1)  # keys that each query sees
+        return seen != (range(1, length + 1) if length > 1 else range(cached + 1, cached + 2))
     draw = random.Random(cached * 1000 + length)
     queries = [draw.gauss(0, 1) for _ in range(length)]  # one head of one number: [T]
     keys, values = ([draw.gauss(0, 1) for _ in range(cached + length)] for _ in "kv")  # [S]
@@ -70,9 +85,11 @@ def judge(case: Case, value: Plain) -> str:
     """Yes or no, against the run."""
     if bool(value) == want(case):
         return ""
-    if value:
-        return "it says that the engine is wrong, but on random numbers the engine is right"
-    return "it says that the engine is right, but on random numbers the engine is wrong"
+    said, is_so = ("wrong", "right") if value else ("right", "wrong")
+    if case["cached"] + case["length"] > MOST_RUN:
+        seen = "the keys that it should" if value else "fewer keys than it should"
+        return f"it says that the engine is {said}, but {'each' if value else 'a'} query sees {seen}"
+    return f"it says that the engine is {said}, but on random numbers the engine is {is_so}"
 
 
 def run(program: Program, case: Case) -> Any:
@@ -110,6 +127,19 @@ branch_on_t = Exercise(
         "as long as its prefix": lambda case: case["cached"] == case["length"] > 1,
         "chunk divides the prefix": lambda case: case["cached"] % case["length"] == 0 < case["cached"],
         "chunk longer than its prefix": lambda case: 0 < case["cached"] < case["length"],
+        "a chunk as long as there may be": lambda case: case["length"] == LONGEST and case["cached"] > 0,
+        "a first chunk as long as there may be": lambda case: (
+            case["length"] == LONGEST and case["cached"] == 0
+        ),
+        "two tokens after as many as there may be": lambda case: (
+            case["cached"] == DEEPEST and case["length"] == 2
+        ),
+        "one token after as many as there may be": lambda case: (
+            case["cached"] == DEEPEST and case["length"] == 1
+        ),
+        "a product that 16 bits do not tell from none": lambda case: (
+            case["cached"] > 0 < case["length"] - 1 and case["cached"] * (case["length"] - 1) % 2**16 == 0
+        ),
     },
     run=run,
     want=want,

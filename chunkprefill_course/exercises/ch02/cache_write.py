@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from math import prod
+from functools import partial
+from math import isfinite, prod
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, Unusable, is_array, told, whole
+from chunkprefill_course.forms.answers import Plain, Unusable, figure, is_array, told, whole
 from chunkprefill_course.forms.boards import Cell, board
 from chunkprefill_course.forms.calling import changed
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
@@ -17,7 +18,7 @@ from chunkprefill_course.forms.running import Program
 from chunkprefill_course.forms.strips import Strip
 from chunkprefill_course.forms.variants import Variant
 
-HEADS, DIM = 2, 4
+HEADS, DIM = 2, 4  # where a case says nothing else
 # What the rows hold: 1 + p the key of position p, NEW + i the chunk's key i, EMPTY nothing, ODD a mixture.
 EMPTY, NEW, ODD = -1, 1000, -2
 
@@ -30,12 +31,24 @@ def solution(cache, length, new):
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All fillings of a cache of 5 rows, thirty larger ones, and a long chunk behind a long prefix."""
+    """All fillings of a cache of 5 rows, thirty larger ones of other heads too, and long chunks behind long prefixes.
+
+    Some caches are views: the keys in a tensor that holds keys and values, or rows whose heads come first.
+    """
     yield from ({"length": s, "new": n, "max_len": 5} for s in range(5) for n in range(1, 6) if s + n <= 5)
     for _ in range(30):
         length, new = rng.randrange(12), rng.randint(1, 8)
-        yield {"length": length, "new": new, "max_len": length + new + rng.randrange(4)}
+        heads, dim = rng.choice(((2, 4), (1, 8), (3, 2), (4, 1), (1, 1), (8, 16)))
+        case = {"length": length, "new": new, "max_len": length + new + rng.randrange(4)}
+        yield case | {"heads": heads, "dim": dim, "lies": rng.choice(("alone", *VIEWS))}
     yield {"length": 300, "new": 260, "max_len": 600}
+    yield {"length": 4, "new": MOST - 4, "max_len": MOST}
+    yield {"length": MOST - 5, "new": 3, "max_len": MOST}
+
+
+MOST = 600  # rows of a cache: what the prompt allows
+#: where a cache lies that is a view: beside values, or in a tensor whose heads come first
+VIEWS = ("beside values", "heads first")
 
 
 MOST_DRAWN = 60  # rows
@@ -49,48 +62,62 @@ def want(case: Case) -> dict[str, Any]:
 
 
 def _number(tag: int, head: int, i: int) -> float:
-    """One number of a row: it says whose it is, and where it belongs."""
-    return tag + head / 8 + i / 64
+    """One number of a row: it says whose it is, and where it belongs. Every second one is negative.
+
+    The last part is one that no narrower type of numbers keeps.
+    """
+    return (tag + head / 16 + i / 1024 + 2**-30) * (-1 if (head + i) % 2 else 1)
 
 
-def _rows(tags: list[int]) -> list[Any]:
-    """[len(tags), HEADS, DIM]"""
-    return [[[_number(tag, h, i) for i in range(DIM)] for h in range(HEADS)] for tag in tags]
+def _rows(case: Case, tags: list[int]) -> list[Any]:
+    """[len(tags), Hkv, D]"""
+    heads, dim = _shape(case)
+    return [[[_number(tag, h, i) for i in range(dim)] for h in range(heads)] for tag in tags]
 
 
-def _tensor(tags: list[int]) -> Any:
-    """A tensor of rows; without torch, what a tensor of rows can do."""
+def _shape(case: Case) -> tuple[int, int]:
+    """Heads, and numbers of a head."""
+    return case.get("heads", HEADS), case.get("dim", DIM)
+
+
+def _tensor(case: Case, tags: list[int], lies: str = "alone") -> Any:
+    """A tensor of rows, a view of a larger one if it `lies` in one; without torch, what a tensor of rows can do."""
     try:
         import torch
     except ImportError:
-        return Strip.of_rows(_rows(tags))
-    return torch.tensor(_rows(tags), dtype=torch.float64)
+        return Strip.of_rows(_rows(case, tags))
+    made = torch.tensor(_rows(case, tags), dtype=torch.float64)
+    if lies == "beside values":
+        return torch.stack([made, torch.zeros_like(made)], dim=1)[:, 0]
+    return made.transpose(0, 1).contiguous().transpose(0, 1) if lies == "heads first" else made
 
 
 def run(program: Program, case: Case) -> Any:
-    """Call it on a real cache of two heads of four numbers, each row of which says whose key it is."""
+    """Call it on a real cache, each row of which says whose key it is."""
     before = [*(1 + p for p in range(case["length"])), *([EMPTY] * (case["max_len"] - case["length"]))]
-    cache, new = _tensor(before), _tensor([NEW + i for i in range(case["new"])])
+    cache = _tensor(case, before, case.get("lies", "alone"))
+    new = _tensor(case, [NEW + i for i in range(case["new"])])
     shared, kept = cache[:], new.tolist()  # a view, as another reader of the cache has it
     returned = program(cache, case["length"], new)
     if returned is None or returned is ...:
-        if shared.tolist() == _rows(before):
+        if shared.tolist() == _rows(case, before):
             return None  # not written yet
         raise Unusable("it returned nothing; expected the new length")
     if is_array(returned) and prod(returned.shape) != 1:
         raise Unusable("it returned a tensor; expected the new length, and rows are written into `cache`")
     if new.tolist() != kept:
         raise Unusable(changed("new"))
-    shape = (case["max_len"], HEADS, DIM)
+    shape = (case["max_len"], *_shape(case))
     if tuple(cache.shape) != shape:
         raise Unusable(f"the cache has the shape {tuple(cache.shape)} now, and must keep {shape}")
-    tags = [_tag(row) for row in shared.tolist()]
+    tags = [_tag(case, row) for row in shared.tolist()]
     return {"rows": tags, "before": before, "returned": whole(returned, "the new length")}
 
 
-def _tag(row: Any) -> int:
+def _tag(case: Case, row: Any) -> int:
     tag = row[0][0]
-    return int(tag) if [row] == _rows([int(tag)] if tag == tag else [0]) else ODD if any(map(any, row)) else 0
+    is_one = isfinite(tag) and [row] == _rows(case, [round(tag)])
+    return round(tag) if is_one else ODD if any(map(any, row)) else 0
 
 
 def judge(case: Case, value: Plain) -> str:
@@ -100,8 +127,8 @@ def judge(case: Case, value: Plain) -> str:
     right, rows = want(case), value["rows"]
     if rows == value["before"]:
         return (
-            "no row of the cache has changed. `cache = …`, `torch.cat` and `clone()` make a new tensor; "
-            "`cache[a:b] = new` writes into the one that others read"
+            "no row of the cache has changed. `cache = …`, `torch.cat` and `clone()` make a new tensor, and so do "
+            "`contiguous` and `reshape` of a view; `cache[a:b] = new` writes into the one that others read"
         )
     for p, (got, wanted) in enumerate(zip(rows, right["rows"])):
         if got == wanted:
@@ -134,8 +161,25 @@ def tell(case: Case, value: Plain) -> str:
     return f"`{n}`, and rows {c} to {n - 1} of the cache hold the new keys"
 
 
+def _lies(view: str, case: Case) -> bool:
+    return case.get("lies") == view and _shape(case)[0] > 1 and case["max_len"] > 1
+
+
 def _position(case: Case, tag: int) -> int:
     return tag - 1 if tag < NEW else case["length"] + tag - NEW
+
+
+def show(case: Case) -> str:
+    """The call; of a cache with other heads its shape, and of a view where it lies."""
+    heads, dim = _shape(case)
+    rows = f"{counted(case['new'], 'new row')}, room for {figure(case['max_len'])}"
+    if (heads, dim) != (HEADS, DIM):
+        rows += f", {counted(heads, 'head')} of {counted(dim, 'number')}"
+    where = {
+        "beside values": ", a view of a tensor that holds keys and values",
+        "heads first": ", a view of a tensor whose heads come first",
+    }.get(case.get("lies", ""), "")
+    return f"`cache_write(cache, {case['length']}, new)`, {rows}{where}"
 
 
 def _name(case: Case, tag: int) -> str:
@@ -159,16 +203,17 @@ cache_write = Exercise(
         "chunk does not divide the prefix": lambda case: case["length"] % case["new"] > 0,
         "shorter than the chunk": lambda case: 0 < case["length"] < case["new"],
         "more rows than 8 bits count": lambda case: min(case["length"], case["new"]) > 2**8,
+        "a chunk as long as there may be": lambda case: case["length"] + case["new"] == MOST,
+        "other heads than the example has": lambda case: _shape(case)[0] > HEADS and _shape(case)[1] > DIM,
+        "one number in a head": lambda case: _shape(case)[1] == 1 < _shape(case)[0],
+        **{f"{view}, in several heads": partial(_lies, view) for view in VIEWS},
     },
     run=run,
     want=want,
     judge=judge,
     picture=picture,
     tell=tell,
-    show=lambda case: (
-        f"`cache_write(cache, {case['length']}, new)`, {counted(case['new'], 'new row')}, "
-        f"room for {case['max_len']}"
-    ),
+    show=show,
     solution=solution,
     wrong=(
         Wrong(

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, Unusable, plain, told
+from chunkprefill_course.forms.answers import Plain, Unusable, figure, items, plain, told
 from chunkprefill_course.forms.boards import Cell, board
 from chunkprefill_course.forms.calling import changed
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
@@ -38,8 +38,8 @@ def _with(loop: str) -> Variant:
 def cases(rng: random.Random) -> Iterator[Case]:
     """All prompts of up to 5 tokens in chunks of up to 6, and thirty larger ones: tokens are 1, 2, 3, ….
 
-    Then some whose tokens come in any order, come again, and are 0, as tokens of real prompts do and are; and a
-    long one, of large tokens.
+    Then some whose tokens come in any order, come again, and are 0, as tokens of real prompts do and are; and
+    long ones, of large tokens, in few chunks and in many.
     """
     yield from ({"n": n, "chunk_size": c} for n in range(1, 6) for c in range(1, 7))
     yield from ({"n": rng.randint(1, 40), "chunk_size": rng.randint(1, 12)} for _ in range(30))
@@ -48,8 +48,11 @@ def cases(rng: random.Random) -> Iterator[Case]:
     for _ in range(6):
         tokens = rng.choices(range(6), k=rng.randint(8, 30))
         yield {"n": len(tokens), "chunk_size": rng.randint(1, 12), "tokens": tokens}
-    tokens = [rng.randrange(200_000) for _ in range(1300)]
-    yield {"n": len(tokens), "chunk_size": 512, "tokens": tokens}
+    for n, chunk_size in ((1300, 512), (MOST, MOST - 1), (MOST, MOST), (MOST, 2048), (MOST, 10**6), (600, 2)):
+        yield {"n": n, "chunk_size": chunk_size, "tokens": [rng.randrange(200_000) for _ in range(n)]}
+
+
+MOST = 4_096  # tokens of a prompt: what the prompt of the exercise allows
 
 
 MOST_DRAWN = 60  # tokens
@@ -74,22 +77,28 @@ def want(case: Case) -> dict[str, Any]:
     n, c = case["n"], case["chunk_size"]
     tokens = prompt_of(case)
     chunks = [tokens[s : s + c] for s in range(0, n, c)]
-    return {"chunks": chunks, "returned": f"logits of token {n}"}
+    return {"chunks": chunks, "returned": _logits(case, n, tokens[-1])}
+
+
+def _logits(case: Case, place: Plain, token: Plain) -> str:
+    """Logits, as a word that stands for them: other tokens have others, whatever their place."""
+    return f"logits of token {place}" + ("" if _in_order(case) else f", which is {told(token)}")
 
 
 def run(program: Program, case: Case) -> Any:
     """Call it with a `run` that writes down what it is given."""
-    tokens, chunks, n_run = prompt_of(case), [], 0
+    tokens, n_run = prompt_of(case), 0
+    chunks: list[list[Plain]] = []
 
     def run_model(chunk: Any) -> str:
         nonlocal n_run
-        chunks.append(items if isinstance(items := plain(chunk), list) else [items])
+        chunks.append(_read(chunk, len(chunks) + 1))
         if len(chunks) > 4 * case["n"] + 10:
             raise Unusable(f"it ran {len(chunks)} chunks for {case['n']} tokens: does the loop ever end?")
         if not chunks[-1]:
             raise Unusable(f"chunk {len(chunks)} is empty; a forward pass needs at least one token")
         n_run += len(chunks[-1])
-        return f"logits of token {chunks[-1][-1] if _in_order(case) else n_run}"
+        return _logits(case, chunks[-1][-1] if _in_order(case) else n_run, chunks[-1][-1])
 
     returned = program(tokens, case["chunk_size"], run_model)
     if tokens != prompt_of(case):
@@ -101,6 +110,17 @@ def run(program: Program, case: Case) -> Any:
     return {"chunks": chunks, "returned": plain(returned)}
 
 
+def _read(chunk: Any, number: int) -> list[Plain]:
+    """A chunk as it was handed to the model."""
+    try:
+        return items(chunk) or []
+    except Unusable:
+        one = f", of one: `run([{chunk}])`" if type(chunk) is int else ""
+        raise Unusable(
+            f"`run` was given {told(chunk)} as chunk {number}; it takes a list of tokens{one}"
+        ) from None
+
+
 def judge(case: Case, value: Plain) -> str:
     """Every token once and in order, no chunk too long, no pass too many, the last logits, the input."""
     n, c = case["n"], case["chunk_size"]
@@ -109,7 +129,8 @@ def judge(case: Case, value: Plain) -> str:
     chunks, expected, tokens = value["chunks"], 1, prompt_of(case)
     for i, chunk in enumerate(chunks, 1):
         if len(chunk) > c:
-            return f"chunk {i} has {counted(len(chunk), 'token')}, at most {c} are allowed"
+            may = "is" if c == 1 else "are"
+            return f"chunk {i} has {counted(len(chunk), 'token')}, and at most {figure(c)} {may} allowed"
         for token in chunk:
             if not _in_order(case):
                 if expected > n:
@@ -139,12 +160,12 @@ def judge(case: Case, value: Plain) -> str:
         return f"{left} of the prompt: never run"
     if len(chunks) > -(-n // c):
         return (
-            f"it took {len(chunks)} forward passes for {counted(n, 'token')}; in chunks of at most {c} "
-            f"{counted(-(-n // c), 'pass', 'passes')} would do"
+            f"it took {counted(len(chunks), 'forward pass', 'forward passes')} for {counted(n, 'token')}; chunks of "
+            f"up to {counted(c, 'token')} need {counted(-(-n // c), 'pass', 'passes')}"
         )
-    if value["returned"] != f"logits of token {n}":
+    if value["returned"] != want(case)["returned"]:
         got = f"the {returned}" if isinstance(returned := value["returned"], str) else told(returned)
-        return f"it returned {got}; the logits of the last token, {n}, are wanted"
+        return f"it returned {got}; the logits of the last token, number {n}, are wanted"
     return ""
 
 
@@ -215,6 +236,11 @@ chunk_loop = Exercise(
         "a long prompt of tokens that 16 bits do not count": lambda case: (
             case["n"] > 2**10 and max(case.get("tokens", [0])) > 2**16
         ),
+        "a prompt as long as there may be, in one chunk": lambda case: (
+            case["n"] == MOST == case["chunk_size"]
+        ),
+        "a prompt as long as there may be, in two": lambda case: case["n"] == MOST == case["chunk_size"] + 1,
+        "hundreds of passes": lambda case: case["n"] > 256 * case["chunk_size"],
         "tokens out of order": lambda case: case.get("tokens", []) != sorted(case.get("tokens", [])),
         "several left over": lambda case: _left_over(case) > 1 and case["n"] > case["chunk_size"],
     },
@@ -334,5 +360,5 @@ chunk_loop = Exercise(
 def _tokens(case: Case) -> str:
     tokens = prompt_of(case)
     if case["n"] > MOST_DRAWN:
-        return f"{str(tokens[:3])[:-1]}, … {case['n']} in all]"
+        return f"{str(tokens[:3])[:-1]}, … {case['n']:,} in all]"
     return f"[1, …, {case['n']}]" if case["n"] > 6 and _in_order(case) else str(tokens)

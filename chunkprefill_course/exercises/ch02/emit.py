@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, truth
+from chunkprefill_course.forms.answers import Plain, figure, truth
 from chunkprefill_course.forms.boards import Cell, board
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.feedback import counted
@@ -25,7 +25,7 @@ def _when(rule: str) -> Variant:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All chunks of sequences of up to 5 known tokens, sixty of longer ones, three as long as servers have them."""
+    """All chunks of sequences of up to 5 known tokens, sixty of longer ones, and some as long as there may be."""
     for n_prompt in range(1, 4):
         for n_generated in range(3):
             known = n_prompt + n_generated
@@ -44,8 +44,22 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield _case(3584, 416, 3000, 1000)
     yield _case(3584, 415, 3000, 1000)
     yield _case(0, 4464, 70_000, 0)  # 2**16 are left: a narrow type of numbers cannot tell
+    for n_prompt, n_generated in (
+        (MOST, 0),
+        (MOST, MOST),
+        (1, MOST),
+        (MOST, 1),
+        (100_000, 20_000),
+        (9000, 3),
+    ):
+        known = n_prompt + n_generated
+        for left in (0, 1):
+            yield _case(0, known - left, n_prompt, n_generated)
+            yield _case(known - left - 1, 1, n_prompt, n_generated)
+            yield _case(cached := rng.randrange(known - 1), known - left - cached, n_prompt, n_generated)
 
 
+MOST = 1_000_000  # tokens of a prompt, and of what is generated: what the prompt of the exercise allows
 MOST_DRAWN = 60  # tokens
 
 
@@ -75,7 +89,7 @@ def judge(case: Case, value: Plain) -> str:
     left = known - case["cached"] - case["length"]
     if value:
         still = "must" if left > 1 else "has to"
-        return f"it emits although {left} of the {counted(known, 'token')} known so far {still} be run yet"
+        return f"it emits although {figure(left)} of the {counted(known, 'token')} known so far {still} be run yet"
     return f"it emits nothing, and of the {counted(known, 'token')} known so far none is left to run"
 
 
@@ -120,6 +134,14 @@ who_emits = Exercise(
         "all again in one chunk": lambda c: c["cached"] == 0 < c["n_generated"] and not _left(c),
         "one token left": lambda c: _left(c) == 1,
         "as many left as 16 bits count": lambda c: _left(c) == 2**16,
+        "as many known as there may be, and none left": lambda c: _known(c) == 2 * MOST and not _left(c),
+        "as many known as there may be, and one left": lambda c: _known(c) == 2 * MOST and _left(c) == 1,
+        "a prompt as long as there may be, and none left": lambda c: (
+            c["n_prompt"] == MOST == _known(c) and not _left(c)
+        ),
+        "a prompt as long as there may be, and one left": lambda c: (
+            c["n_prompt"] == MOST == _known(c) and _left(c) == 1
+        ),
     },
     run=run,
     want=want,

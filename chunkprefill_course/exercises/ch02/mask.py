@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, items, shape, told
+from chunkprefill_course.forms.answers import Plain, figure, items, shape, told
 from chunkprefill_course.forms.boards import table
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.running import Program
@@ -25,10 +25,15 @@ def _where(rule: str) -> Variant:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All chunks of up to 4 tokens after up to 5, thirty larger ones, and three long ones."""
+    """All chunks of up to 4 tokens after up to 5, thirty larger ones, three long ones, and the largest masks."""
     yield from ({"start": s, "length": n} for s in range(6) for n in range(1, 5))
     yield from ({"start": rng.randrange(20), "length": rng.randint(1, 12)} for _ in range(30))
     yield from ({"start": s, "length": n} for s, n in ((10, 270), (270, 130), (5000, 2)))
+    yield from ({"start": CELLS // n - n, "length": n} for n in (1, 2, 40))
+    yield {"start": 0, "length": int(CELLS**0.5)}
+
+
+CELLS = 80_000  # of a mask: what the prompt allows
 
 
 MOST_DRAWN = 60  # keys
@@ -46,6 +51,9 @@ def judge(case: Case, value: Plain) -> str:
     start, length = case["start"], case["length"]
     if shape(value) != (length, start + length):
         wanted = (length, start + length)
+        if shape(value) is None:
+            long = sorted({len(row) if isinstance(row, list) else 0 for row in value})
+            return f"its rows have {', '.join(map(figure, long))} cells; each needs {figure(start + length)}, one a key"
         return f"the mask has the shape {shape(value)}; one row a query and one column a key make {wanted}"
     if any({*map(type, row)} != {bool} for row in value):
         return _not_a_bool([cell for row in value for cell in row if type(cell) is not bool])
@@ -61,7 +69,9 @@ def judge(case: Case, value: Plain) -> str:
 def _not_a_bool(odd: list[Plain]) -> str:
     if any(isinstance(cell, float) and math.isinf(cell) for cell in odd):
         return "the mask is additive, with 0 where a key is seen and minus infinity where it is not; use True and False"
-    kind = {int: "whole numbers", float: "floats"}.get(type(odd[0]), f"things like {told(odd[0])}")
+    kind = {int: "whole numbers", float: "floats"}.get(type(odd[0]), "")
+    if not kind:
+        return f"the mask holds {told(odd[0])}; every cell is True or False"
     return (
         f"the mask holds {kind} ({told(odd[0])}) in place of True and False: attention would add them to its "
         "scores. End with `.bool()`, or compare"
@@ -78,7 +88,7 @@ def _wrong_cell(query: int, key: int, seen: bool) -> str:
 
 def run(program: Program, case: Case) -> Any:
     """Call it."""
-    return items(program(case["start"], case["length"]), "a mask, as rows or as a tensor,")
+    return items(program(case["start"], case["length"]), "a mask, as rows or as a tensor")
 
 
 def picture(case: Case, value: Plain) -> str:
@@ -110,6 +120,11 @@ chunk_mask = Exercise(
             case["start"] > 2**8 and case["length"] > 2**7
         ),
         "thousands of keys": lambda case: case["start"] > 2**12,
+        "two rows as long as there may be": lambda case: (
+            case["length"] == 2 and 2 * (case["start"] + 2) == CELLS
+        ),
+        "one row as long as there may be": lambda case: case["length"] == 1 and case["start"] + 1 == CELLS,
+        "as many queries as there may be": lambda case: case["length"] == int(CELLS**0.5),
     },
     run=run,
     want=want,

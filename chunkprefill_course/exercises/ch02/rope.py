@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, items, shape, told
+from chunkprefill_course.forms.answers import Plain, figure, items, shape, told
 from chunkprefill_course.forms.boards import Cell, board
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.feedback import counted
@@ -25,11 +25,17 @@ def _with(numbers: str) -> Variant:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """All chunks of up to 4 tokens after up to 6, thirty larger ones, a long one, one deep in a document."""
+    """All chunks of up to 4 tokens after up to 6, thirty larger ones, then as long and as deep as there may be."""
     yield from ({"cached": s, "length": n} for s in range(7) for n in range(1, 5))
     yield from ({"cached": rng.randrange(30), "length": rng.randint(1, 12)} for _ in range(30))
-    yield {"cached": 700, "length": 3000}
+    yield {"cached": 700, "length": LONGEST}
+    yield {"cached": 0, "length": LONGEST}
     yield {"cached": 100_003, "length": 5}  # too deep for a narrow type of numbers
+    yield {"cached": rng.randrange(2**17, DEEPEST), "length": rng.randint(1, LONGEST)}
+    yield from ({"cached": DEEPEST, "length": n} for n in (1, 2, LONGEST))
+
+
+DEEPEST, LONGEST = 1_000_000, 512  # cached tokens and tokens of a chunk: what the prompt allows
 
 
 MOST_DRAWN = 60  # tokens
@@ -47,9 +53,10 @@ def judge(case: Case, value: Plain) -> str:
         return f"the positions have the shape {shape(value)}; a chunk of {counted(n, 'token')} needs ({n},)"
     for i, (got, right) in enumerate(zip(value, want(case))):
         if type(got) is not int:
-            return f"token {i} of the chunk gets {told(got)}; positions are whole numbers (ints, not floats)"
+            kind = "ints, not floats" if isinstance(got, float) else "ints"
+            return f"token {i} of the chunk gets {told(got)}; positions are whole numbers ({kind})"
         if got != right:
-            return f"token {i} of the chunk gets position {got}; it has {counted(right, 'token')} before it"
+            return f"token {i} of the chunk gets position {figure(got)}; it has {counted(right, 'token')} before it"
     return ""
 
 
@@ -83,7 +90,13 @@ rope_positions = Exercise(
     conditions={
         "first chunk": lambda case: case["cached"] == 0,
         "deeper than 16 bits count": lambda case: case["cached"] > 2**16,
-        "a chunk of thousands": lambda case: case["length"] > 2**11,
+        "a chunk as long as there may be": lambda case: (
+            0 < case["cached"] < DEEPEST and case["length"] == LONGEST
+        ),
+        "as many cached as there may be": lambda case: case["cached"] == DEEPEST and case["length"] > 1,
+        "one token after as many as there may be": lambda case: (
+            case["cached"] == DEEPEST and case["length"] == 1
+        ),
         "one token, many cached": lambda case: case["length"] == 1 and case["cached"] > 1,
         "fewer cached than new": lambda case: 0 < case["cached"] < case["length"],
         "chunk does not divide the prefix": lambda case: case["cached"] % case["length"] > 0,

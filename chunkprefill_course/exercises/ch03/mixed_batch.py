@@ -45,10 +45,14 @@ SMALL = (
     ([("a", 1, 1)], {"a": [2, 0, 5]}, 2),
     ([("b", 2, 1)], {"a": [3], "b": [1, 4, 0]}, 2),
     ([("b", 0, 3), ("c", 5, 1)], {"c": [0, 8, 3, 1], "a": [2, 7], "b": [6, 5]}, 2),
+    # The same batch, and other tables.
+    ([("a", 2, 2)], {"a": [1, 4]}, 2),
+    ([("a", 0, 3), ("b", 3, 1)], {"a": [0, 5], "b": [3, 4]}, 2),
     ([("a", 300, 1), ("b", 40, 20)], {"a": [*range(6030, 6010, -1)], "b": [*range(5, 10)]}, 16),
 )
 
 MOST_DRAWN = 60  # cells of a row
+MOST_SAID = 8  # requests, or blocks, in a call
 
 
 def _case(batch: list, tables: dict, block_size: int) -> Case:
@@ -56,7 +60,7 @@ def _case(batch: list, tables: dict, block_size: int) -> Case:
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """Small batches, then drawn ones: decodes and chunks, blocks scattered over the pool."""
+    """Small batches, then drawn ones: decodes and chunks, blocks scattered over the pool; and the largest."""
     yield from (_case(*small) for small in SMALL)
     for _ in range(25):
         block_size, n = rng.choice((1, 2, 4)), rng.randint(1, 4)
@@ -70,6 +74,16 @@ def cases(rng: random.Random) -> Iterator[Case]:
             name: [pool.pop() for _ in range(-(-(c + n) // block_size) + spare)] for name, c, n in batch
         }
         yield _case(batch, tables, block_size)
+    for block_size in (1, 100, MOST_SLOTS):
+        pool = rng.sample(range(3 * LONGEST), -(-LONGEST // block_size))
+        yield _case([("a", LONGEST - 2, 2), ("b", 0, 1)], {"b": [3 * LONGEST], "a": pool}, block_size)
+    pool = rng.sample(range(2 * MOST_RUNNING), MOST_RUNNING)
+    names = rng.sample(range(1000), MOST_RUNNING)
+    yield _case([(f"r{i}", i % 3, 1) for i in names], {f"r{i}": [pool.pop()] for i in names}, 3)
+    yield _case([("a", 0, 300)], {"a": rng.sample(range(90), 20)}, 16)
+
+
+MOST_RUNNING, LONGEST, MOST_SLOTS = 256, 1_024, 128  # requests, tokens of one, slots: what the prompt allows
 
 
 def want(case: Case) -> list[list[Any]]:
@@ -124,7 +138,7 @@ def _seen(got: list, wanted: list) -> str:
 
 def picture(case: Case, value: Plain) -> str:
     """A row a request, a column a position; the cells are slots."""
-    if max(cached + length for _, cached, length in case["batch"]) > MOST_DRAWN:
+    if max(len(case["batch"]), *(cached + length for _, cached, length in case["batch"])) > MOST_DRAWN:
         return ""
     lines: list[tuple[str, list[Cell]]] = []
     right, i = want(case), 0
@@ -140,8 +154,22 @@ def picture(case: Case, value: Plain) -> str:
 
 
 def show(case: Case) -> str:
-    """The call."""
-    return f"`mixed_batch({case['batch']}, {case['tables']}, {case['block_size']})`"
+    """The call; of many requests, and of many blocks, the first."""
+    batch, tables = case["batch"], case["tables"]
+    rows, names = str(batch), list(tables)
+    if len(batch) > MOST_SAID:
+        rows = f"{str(batch[:MOST_SAID])[:-1]}, … {len(batch)} in all]"
+    said = [f"{name!r}: {_few(tables[name])}" for name in names[:MOST_SAID]]
+    said += [f"… {len(names)} in all"] if len(names) > MOST_SAID else []
+    return f"`mixed_batch({rows}, {{{', '.join(said)}}}, {case['block_size']})`"
+
+
+def _few(blocks: list[int]) -> str:
+    return (
+        str(blocks)
+        if len(blocks) <= 3 * MOST_SAID
+        else f"{str(blocks[:MOST_SAID])[:-1]}, … {len(blocks)} in all]"
+    )
 
 
 mixed_batch = Exercise(
@@ -171,6 +199,14 @@ mixed_batch = Exercise(
         ),
         "blocks of one": lambda c: c["block_size"] == 1,
         "several requests": lambda c: len(c["batch"]) > 2,
+        "a request as long as there may be": lambda c: any(
+            cached + n == LONGEST for _, cached, n in c["batch"]
+        ),
+        "as many requests as there may be": lambda c: len(c["batch"]) == MOST_RUNNING,
+        "blocks as large as there may be, several of them": lambda c: (
+            c["block_size"] == MOST_SLOTS < max(cached for _, cached, _ in c["batch"])
+        ),
+        "hundreds of tokens in a chunk": lambda c: max(n for *_, n in c["batch"]) > 256,
     },
     run=run,
     want=want,

@@ -41,6 +41,8 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield {"budget": 2, "n_prompt": 3, "seconds": 400}
     yield {"budget": 64, "n_prompt": 65, "seconds": 3}
     yield {"budget": 3, "n_prompt": 15, "seconds": 20}
+    yield {"budget": 2048, "n_prompt": 2049, "seconds": 2}
+    yield {"budget": 1024, "n_prompt": 5000, "seconds": 7}
     for _ in range(8):
         budget = rng.randint(2, 16)
         yield {"budget": budget, "n_prompt": budget + rng.randint(1, 80), "seconds": rng.randint(2, 40)}
@@ -223,6 +225,11 @@ def aging_cases(rng: random.Random) -> Iterator[Case]:
     yield {"budget": 4, "rate": 3.5, "requests": BETWEEN}
     yield {"budget": 4, "rate": 1, "requests": PATIENT}
     yield {"budget": 4, "rate": 0, "requests": STREAM}
+    # Waiting counts for little: a token and a half in fifty seconds. Once it decides, once it does not.
+    yield from ({"budget": 4, "rate": 0.03, "requests": [(0, 402, 1), (50, n, 1)]} for n in (200, 201))
+    yield {"budget": 4, "rate": 0.999, "requests": [(0, 10, 1), (1, 5, 1)]}  # ranks a thousandth apart
+    # Were a second a millisecond, a wait of two of them would count for two tokens.
+    yield {"budget": 100, "rate": 1000, "requests": [(0, 301, 1), (2, 100, 1), (2, 300, 1)]}
     yield {"budget": 100, "rate": 1000, "requests": [(0, 800, 1), (1, 60, 1)]}
     yield {"budget": 100, "rate": 1000, "requests": [(0, 9000, 1), (1, 2000, 1)]}
     for case in served.cases(rng):
@@ -252,14 +259,16 @@ def aging_judge(case: Case, value: Plain) -> str:
 def _broken(case: Case, was: Before, got: dict[int, int]) -> str:
     budget, total = case["budget"], sum(got.values())
     if total > budget:
-        return f"{counted(total, 'token')} run, the budget is {budget}"
+        return served.overrun(total, budget)
     if left_out := [rid for rid in was.ready if rid not in got]:
         return f"request {left_out[0]} could decode and is left out"
     scores = _scores(case, was)
     short = sorted((scores[rid], rid) for rid, n in was.pending.items() if got.get(rid, 0) < n)
     if total < budget and short:
         rid = short[0][1]
-        return f"{budget - total} of {budget} tokens stay unused, and request {rid} has {was.pending[rid]} to prefill"
+        return (
+            f"{served.unused(budget - total, budget)}, and request {rid} has {was.pending[rid]:,} to prefill"
+        )
     for score, rid in short:
         later = [r for r in got if r in was.pending and scores[r] > score + 1e-9]
         if later:
@@ -304,6 +313,16 @@ def _equal_ranks(case: Case) -> bool:
     return False
 
 
+def _all_but_equal(case: Case) -> bool:
+    """In some step one prompt runs and another waits, and their ranks are less than a hundredth apart."""
+    for was, got, _ in served.moments(case, Solution):
+        scores = _scores(case, was)
+        waits = [score for rid, score in scores.items() if rid not in got]
+        if any(0 < other - scores[rid] < 0.01 for rid in got if rid in scores for other in waits):
+            return True
+    return False
+
+
 write_aging = Exercise(
     id="write-aging",
     title="Let waiting count",
@@ -326,6 +345,14 @@ write_aging = Exercise(
         "a high rate": lambda case: case["rate"] > 2 and _aged(case),
         "two ranks below zero, the later prompt first": lambda case: _both_below(case, 0),
         "two ranks below -1024, the later prompt first": lambda case: _both_below(case, -1024),
+        "a low rate decides": lambda case: 0 < case["rate"] < 0.1 and _aged(case),
+        "a low rate, and the newcomer passes all the same": lambda case: (
+            0 < case["rate"] < 0.1 and not _aged(case) and len(case["requests"]) > 1
+        ),
+        "two ranks less than a hundredth apart": _all_but_equal,
+        "milliseconds would change the order": lambda case: (
+            case["rate"] > 512 and _aged({**case, "rate": case["rate"] / 1000})
+        ),
         "a rate of hundreds": lambda case: case["rate"] > 512 and _aged(case),
         "no rate, where one would matter": lambda case: case["rate"] == 0 and _aged({**case, "rate": 1}),
         "equal ranks, and tokens for a part of one": _equal_ranks,
@@ -373,6 +400,11 @@ write_aging = Exercise(
         Wrong(
             _rank("seq.pending - (state.now - seq.arrival)"),
             "A second counts as one token, whatever `rate` is.",
+        ),
+        Wrong(
+            _rank("seq.pending - self.rate * (state.now - seq.arrival) / 1000"),
+            "The wait is divided by 1,000. `state.now` and `seq.arrival` are in s, and `rate` counts tokens for every "
+            "second.",
         ),
         Wrong(
             _rank("seq.n_prompt - self.rate * (state.now - seq.arrival)"),

@@ -11,7 +11,6 @@ from chunkprefill_course.exercises.texts import prose
 from chunkprefill_course.forms import served
 from chunkprefill_course.forms.answers import Plain
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
-from chunkprefill_course.forms.feedback import counted
 from chunkprefill_course.forms.served import Before
 from chunkprefill_course.forms.variants import Variant
 
@@ -57,14 +56,14 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
     """The first rule that a step breaks."""
     total = sum(got.values())
     if total > budget:
-        return f"{counted(total, 'token')} run, the budget is {budget}"
+        return served.overrun(total, budget)
     if left_out := [rid for rid in was.ready if rid not in got]:
         return f"request {left_out[0]} could decode and is left out"
     line = was.line
     short = [rid for rid in line if got.get(rid, 0) < was.pending[rid]]
     if total < budget and short:
-        unused = f"{budget - total} of {budget} tokens of the budget stay unused"
-        return f"{unused}, and request {short[0]} has {was.pending[short[0]]} to prefill"
+        waits = f"request {short[0]} has {was.pending[short[0]]:,} to prefill"
+        return f"{served.unused(budget - total, budget)}, and {waits}"
     later = [rid for rid in line[line.index(short[0]) + 1 :] if rid in got] if short else []
     if later:
         return (

@@ -73,7 +73,8 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
     if cut:
         rid = cut[0]
         return (
-            f"request {rid} gets {prompts[rid]} of its {was.pending[rid]} prompt tokens: whole prompts only"
+            f"request {rid} gets {prompts[rid]:,} of its {counted(was.pending[rid], 'prompt token')}: whole prompts "
+            "only"
         )
     if was.pending and not prompts:
         first = next(iter(was.pending))
@@ -82,7 +83,9 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
         rid = next(rid for rid in got if rid not in prompts)
         return f"request {rid} decodes beside a prompt: under this policy decoding waits"
     if len(prompts) > 1 and sum(prompts.values()) > budget:
-        return f"prompts of {counted(sum(prompts.values()), 'token')} run together, at most {budget} may"
+        return (
+            f"prompts of {counted(sum(prompts.values()), 'token')} run together, and at most {budget:,} may"
+        )
     line = list(was.pending)
     if set(prompts) != set(line[: len(prompts)]):
         skipped = next(rid for rid in line if rid not in prompts)
@@ -92,7 +95,8 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
         rid = line[len(prompts)]
         if sum(prompts.values()) + was.pending[rid] <= budget:
             both = sum(prompts.values())
-            return f"request {rid} has {was.pending[rid]} tokens and waits, though {budget - both} would fit"
+            has = f"request {rid} has {counted(was.pending[rid], 'token')} and waits"
+            return f"{has}, though {budget - both:,} would fit"
     if left_out := [rid for rid in was.ready if rid not in got and not prompts]:
         return f"request {left_out[0]} could decode and is left out"
     return ""

@@ -77,17 +77,17 @@ def rule(was: Before, got: dict[int, int], budget: int) -> str:
     """The first rule that a step breaks. Who is as short as another may go before it or after it."""
     total = sum(got.values())
     if total > budget:
-        return f"{counted(total, 'token')} run, the budget is {budget}"
+        return served.overrun(total, budget)
     if left_out := [rid for rid in was.ready if rid not in got]:
         return f"request {left_out[0]} could decode and is left out"
     short = [(n, rid) for rid, n in was.pending.items() if got.get(rid, 0) < n]
     if total < budget and short:
         n, rid = short[0]
-        return f"{budget - total} of {budget} tokens stay unused, and request {rid} has {n} to prefill"
+        return f"{served.unused(budget - total, budget)}, and request {rid} has {n:,} to prefill"
     for n, rid in sorted(short):
         if longer := [r for r in got if was.pending.get(r, 0) > n]:
-            more = f"request {longer[0]} has {was.pending[longer[0]]} tokens to prefill"
-            return f"{more} and goes before request {rid}, which has {n}"
+            more = f"request {longer[0]} has {counted(was.pending[longer[0]], 'token')} to prefill"
+            return f"{more} and goes before request {rid}, which has {n:,}"
     return served.shared(was, got)
 
 

@@ -142,6 +142,13 @@ SMALL = (
     {7: [0, 20], 30: [0, 10, 40], 4: [0, 10]},
     {f"r{i}": [i, i + (40 if i == 280 else 20)] for i in range(300)},
     {"a": [*range(0, 2000, 5), 2100, 2105]},
+    {"a": [0, 10, 10, 30], "b": [5, 5]},
+    {"a": [7, 7], "b": [7]},
+    {"a": [0, 86_400_000], "b": [1, 86_399_999]},
+    {"a": [0, 40, 40, 50]},
+    {"a": [0, 10, 20, 30, 40], "b": [5, 30]},
+    {"a": [0, 5, 5, 45, 50]},
+    {"a": [*range(498), 510, 531]},
 )
 
 
@@ -187,7 +194,8 @@ def judge(case: Case, value: Plain) -> str:
         for before, after in pairwise(tokens):
             if after - before > value + 1e-9:
                 gap, given = apart(after - before, value)
-                silent = f"request {rid} is silent from {figure(before)} to {figure(after)} ms, for {gap} ms"
+                begin, end = apart(before, after, digits=6)
+                silent = f"request {rid} is silent from {begin} to {end} ms, for {gap} ms"
                 return f"{silent}, and it returned {given} ms"
     return f"it returned {said} ms, and no request is silent for longer than {true} ms"
 
@@ -255,6 +263,22 @@ largest_gap = Exercise(
         ),
         "hundreds of tokens, the largest late among them": lambda case: any(
             len(gaps) > 300 and gaps.index(want(case)) > 256 for gaps in _gaps(case) if want(case) in gaps
+        ),
+        "two tokens at one moment": lambda case: any(0 in gaps for gaps in _gaps(case)) and want(case) > 0,
+        "two tokens at one moment, and no other gap": lambda case: (
+            want(case) == 0 and any(0 in gaps for gaps in _gaps(case))
+        ),
+        "silent for a whole day": lambda case: want(case) == 86_400_000,
+        "as many tokens as there may be, the largest gap at the end": lambda case: any(
+            len(gaps) == 499 and gaps[-1] == want(case) for gaps in _gaps(case)
+        ),
+        "neither the longest request nor that of most tokens has it": lambda case: (
+            want(case) > 0
+            and not any(
+                want(case) in gaps
+                and (sum(gaps) == max(map(sum, _gaps(case))) or len(gaps) == max(map(len, _gaps(case))))
+                for gaps in _gaps(case)
+            )
         ),
         "it starts late": lambda case: min(map(min, case["times"].values())) > want(case) > 0,
         "a longer pause between requests": lambda case: across_requests(case["times"]) > want(case) > 0,

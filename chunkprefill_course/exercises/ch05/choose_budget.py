@@ -141,6 +141,8 @@ SMALL = (
     case_of((4_000, 40, 0.001, 0), (320, 256), tile=128, n_decodes=4, n_prompt=4096, bound=100),
     case_of((4_000, 20, 0.001, 0), (260, 204), n_decodes=4, n_prompt=256, bound=100),
     case_of((4_000, 40, 0.0, 50), (128, 129, 64), tile=128, n_decodes=8, n_prompt=1024, bound=100),
+    # The same question on another server, on which two of the budgets are too slow.
+    case_of((4_000, 800, 0.0, 50), (128, 129, 64), n_decodes=8, n_prompt=1024, bound=100),
     case_of((4_000, 40, 0.01, 200), (512, 64, 256, 128), n_decodes=8, n_prompt=2048, just=128),
     case_of((6_000, 40, 0.004, 200), (128, 512, 256, 1024), n_decodes=16, n_prompt=1536, just=256),
     # The fastest is too slow by half a thousandth.
@@ -164,6 +166,18 @@ SMALL = (
     # The first step is the longest.
     case_of((2_000, 40, 0.0, 50), (64, 512, 128, 256), n_decodes=8, n_prompt=1024, bound=17, first=8_000),
     case_of((2_000, 40, 0.0, 50), (64, 512, 128, 256), n_decodes=8, n_prompt=2048, bound=15, first=4_000),
+    # As many tokens as there may be, in a few steps or in thousands.
+    case_of((4_000, 40, 0.0, 50), (72, 4_104, 8_200, 16_384), n_decodes=8, n_prompt=131_072, bound=1_000),
+    case_of((4_000, 40, 0.0, 50), (72, 4_104, 16_384, 8_200), n_decodes=8, n_prompt=131_072, just=8_200),
+    # As many budgets as there may be, the best of them last but one.
+    case_of(
+        (4_000, 40, 0.0, 50),
+        (64, 129, 96, 40, 257, 24, 512, 513),
+        tile=128,
+        n_decodes=8,
+        n_prompt=4096,
+        bound=40,
+    ),
 )
 
 
@@ -317,6 +331,13 @@ choose_budget = Exercise(
         ),
         "two larger ones that fit, the smaller of them slower": lambda case: _rises(
             case, [b for b in sorted(fitting(case), reverse=True) if b > want(case)]
+        ),
+        "a budget as large as there may be is the best": lambda case: want(case) == 16_384,
+        "a document as long as there may be, and thousands of steps": lambda case: (
+            case["n_prompt"] == 131_072 and len(steps(case, min(case["budgets"]))) > 2000
+        ),
+        "eight budgets, one of the last the best": lambda case: (
+            len(case["budgets"]) == 8 and want(case) in case["budgets"][6:]
         ),
         "a budget larger than the prompt": lambda case: (
             max(case["budgets"]) - case["n_decodes"] > case["n_prompt"]

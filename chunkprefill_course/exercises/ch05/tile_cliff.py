@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkprefill_course.exercises.ch05.choose_budget import Machine, case_of, prices, steps
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, Unusable, apart, items, told
+from chunkprefill_course.forms.answers import Plain, Unusable, apart, figure, items, told
 from chunkprefill_course.forms.bars import bars
 from chunkprefill_course.forms.calling import changed
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
@@ -96,6 +96,15 @@ def cases(rng: random.Random) -> Iterator[Case]:
     # The rest of the prompt decides.
     yield case_of((4_000, 20, 0.001, 50), (320, 700, 260, 512), tile=64, n_decodes=0, n_prompt=1024)
     yield case_of((500, 20, 0.001, 50), (320, 256, 512, 300), tile=64, n_decodes=4, n_prompt=1024)
+    # As many budgets as there may be, and one cliff among the middle ones; and the largest budgets.
+    middle = (160, 132, 520, 192, 640, 320, 256, 768)
+    yield case_of((2_000, 20, 0.0, 400), middle, tile=128, n_decodes=8, n_prompt=5000)
+    middle = (320, 640, 390, 520, 260, 132, 512, 1300)
+    yield case_of((6_000, 40, 0.001, 400), middle, tile=128, n_decodes=16, n_prompt=4096)
+    # All of it within a millisecond.
+    yield case_of((10, 0.5, 0.0, 0), (192, 64, 128), tile=128, n_decodes=0, n_prompt=384)
+    large = (16_384, 8_193, 8_192, 16_383)
+    yield case_of((1_000, 40, 0.0, 10), large, tile=8192, n_decodes=0, n_prompt=131_072)
     made = 0
     while made < 12:
         case = case_of(
@@ -136,7 +145,7 @@ def judge(case: Case, value: Plain) -> str:
     times = apart(1e3 * total(case, small), 1e3 * total(case, large))
     n = [counted(len(steps(case, budget)), "step") for budget in (small, large)]
     return (
-        f"with budget {small} the document takes {times[0]} ms in {n[0]}, with {large} it takes {times[1]} ms in "
+        f"with budget {small:,} the document takes {times[0]} ms in {n[0]}, with {large:,} it takes {times[1]} ms in "
         f"{n[1]}: the larger is not slower"
     )
 
@@ -153,7 +162,7 @@ def picture(case: Case, value: Plain) -> str:
 def show(case: Case) -> str:
     """The server in words."""
     return (
-        f"budgets {', '.join(map(str, case['budgets']))}; {counted(case['n_decodes'], 'decode')}, a document of "
+        f"budgets {', '.join(map(figure, case['budgets']))}; {counted(case['n_decodes'], 'decode')}, a document of "
         f"{counted(case['n_prompt'], 'token')}; {prices(case)}"
     )
 
@@ -169,6 +178,15 @@ tile_cliff = Exercise(
     conditions={
         "most pairs are no cliff": lambda c: 2 * len(cliffs(c)) < len(list(combinations(c["budgets"], 2))),
         "the list is out of order": lambda c: list(c["budgets"]) != sorted(c["budgets"]),
+        "eight budgets, one cliff among the middle ones": lambda c: (
+            len(c["budgets"]) == 8
+            and len(cliffs(c)) == 1
+            and not {*sorted(c["budgets"])[:3], *sorted(c["budgets"])[-2:]} & {*cliffs(c)[0]}
+        ),
+        "budgets of thousands, and a document as long as there may be": lambda c: (
+            min(c["budgets"]) > 8000 and c["n_prompt"] == 131_072
+        ),
+        "less than a millisecond in all": lambda c: max(total(c, b) for b in c["budgets"]) < 5e-4,
         "decodes share the tile": lambda c: c["n_decodes"] > 0,
         "no decodes": lambda c: c["n_decodes"] == 0,
         "two budgets that take equally long": tied,

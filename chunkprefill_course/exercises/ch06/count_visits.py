@@ -33,18 +33,25 @@ def _with(*swaps: tuple[str, str]) -> Variant:
     return Variant(solution, *swaps)
 
 
+MOST = 100_000  # of each argument: what the prompt allows
+
+
 def case_of(*values: int) -> Case:
     """The arguments by name."""
     return dict(zip(NAMES, values))
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
-    """Small ones, all of them, then twenty drawn."""
+    """Small ones, all of them, then as much of each as there may be, and twenty drawn."""
     for n_prompt, n_output, chunk in product((1, 2, 3, 4, 8), (1, 2, 3), (1, 3, 4)):
         yield from (case_of(n_prompt, n_output, chunk, n_chats, 10) for n_chats in (0, 1, 3))
     yield case_of(8, 2, 4, 1, 20)
     yield case_of(8193, 2, 2048, 1, 10)
-    yield case_of(1_000_003, 700, 512, 300, 7)
+    yield case_of(99_991, 700, 512, 300, 7)
+    yield case_of(MOST, MOST, 1, 3, 5)
+    yield case_of(MOST, 2, MOST, MOST, MOST)
+    yield case_of(MOST - 1, 5, MOST, 2, 3)
+    yield case_of(3, MOST, 2, MOST - 1, MOST)
     for _ in range(20):
         chunk = rng.choice((64, 100, 256, 512, 1000))
         yield case_of(
@@ -69,11 +76,12 @@ def want(case: Case) -> int:
 def judge(case: Case, value: Plain) -> str:
     """A number of µs: that of the run."""
     right = want(case)
-    if abs(value - right) < 1e-6 * right:
+    if abs(value - right) <= 1e-12 * right:
         return ""
     visits = f"{counted(right // case['visit'], 'visit')} of {case['visit']} µs"
     said, true = apart(value, right, digits=5)
-    return f"it returned {said} µs; in the run there were {visits}, {true} µs in all"
+    were = "was" if right == case["visit"] else "were"
+    return f"it returned {said} µs; in the run there {were} {visits}, {true} µs in all"
 
 
 def run(program: Program, case: Case) -> Any:
@@ -115,6 +123,10 @@ count_visits = Exercise(
         "the prompt is less than a chunk": lambda case: case["n_prompt"] < case["chunk"],
         "one output token": lambda case: case["n_output"] == 1,
         "several output tokens": lambda case: case["n_output"] > 2,
+        "as much of each as there may be": lambda case: (
+            MOST in (case["n_prompt"], case["n_output"]) and case["n_chats"] >= MOST - 1
+        ),
+        "as many steps as there may be": lambda case: case["n_prompt"] == case["n_output"] == MOST,
         "no chats": lambda case: case["n_chats"] == 0,
         "several chats": lambda case: case["n_chats"] > 2,
         "another price": lambda case: case["visit"] == 20,
@@ -122,7 +134,7 @@ count_visits = Exercise(
             case["n_prompt"] % case["chunk"] == 1 and case["chunk"] > 2000
         ),
         "large numbers": lambda case: (
-            case["n_prompt"] > 10**6 and min(case["n_output"], case["n_chats"]) > 256
+            case["n_prompt"] > 2**16 and min(case["n_output"], case["n_chats"]) > 256
         ),
     },
     run=run,

@@ -42,10 +42,10 @@ def _case(cached: tuple[int, ...], free: int, block_size: int, names: Iterable[s
     return {"running": list(zip(names, cached)), "free": free, "block_size": block_size}
 
 
-NAMES = [*"abcdefgh", *(f"r{i}" for i in range(1500))]
+NAMES = [*"abcdefgh", *(f"r{i}" for i in range(500))]
 MOST_DRAWN = 24  # requests
 MOST_SAID = 8  # requests in a sentence or a call
-MANY = 1100  # blocks: more than a program may have as a limit of its own, up to 1,024
+MOST = 256  # requests that run: what the prompt allows
 SMALL = (
     ((4,), 1, 4),
     ((3,), 0, 4),
@@ -76,14 +76,14 @@ def cases(rng: random.Random) -> Iterator[Case]:
     yield _case((4, 4, 2), 0, 4, "bca")
     yield _case((2, 2, 2, 1, 1, 1), 0, 2, "fadbec")
     yield _case((1, 1, 1, 1, 1, 1, 1), 0, 1, "gbadfec")
+    yield _case((2, 2, 2), 1, 2, "bca")
     many = [rng.choice((rng.randint(1, 90), 16 * rng.randint(1, 9))) for _ in range(40)]
     yield _case(tuple(many), 2, 16, rng.sample(NAMES, 40))
     yield _case((3, 5, 7, 3000, 4096, 6000, 4096), 1, 4, "gbadfec")
-    n = MANY + rng.randint(0, 99)
-    yield _case((4,) * n, n, 4, rng.sample(NAMES, n))
-    yield _case((*(4,) * n, 4 * n - 1), 0, 4, rng.sample(NAMES, n + 1))
-    n //= 2
-    yield _case((4,) * n + (3,) * n, 0, 4, rng.sample(NAMES, 2 * n))
+    yield _case((4,) * MOST, MOST, 4, rng.sample(NAMES, MOST))
+    yield _case((*(4,) * (MOST - 1), 4 * MOST - 5), 0, 4, rng.sample(NAMES, MOST))
+    yield _case((4,) * (MOST // 2) + (3,) * (MOST // 2), 0, 4, rng.sample(NAMES, MOST))
+    yield _case((*(1,) * 9, 900_000, 1_000_000), 0, 1, rng.sample(NAMES, 11))
     for _ in range(25):
         size, n = rng.choice((1, 2, 4, 16)), rng.randint(2, 6)
         cached = tuple(rng.choice((rng.randint(1, 40), size * rng.randint(1, 4))) for _ in range(n))
@@ -134,8 +134,9 @@ def judge(case: Case, value: Plain) -> str:
             return f"{both}: request {extra[0]} can keep its cache"
         return f"{both}: without request {spared[0]} blocks do not suffice"
     if value[1] != again:
+        noun = "token is" if value[1] == 1 else "tokens are"
         return (
-            f"{told(value[1])} tokens are said to be computed again; {_names(evicted)} had "
+            f"{told(value[1])} {noun} said to be computed again; {_names(evicted)} had "
             f"{counted(again, 'token')} cached"
         )
     return ""
@@ -201,6 +202,9 @@ make_room = Exercise(
         "the last admitted is not the last by name": lambda c: (
             want(c)[0] and max(c["running"])[0] not in want(c)[0]
         ),
+        "in the order of names one more would be evicted": lambda c: (
+            want(c)[0] == ["a"] and [name for name, _ in c["running"]] == ["b", "c", "a"] and c["free"] == 1
+        ),
         "it evicts itself": lambda c: (
             any(name in want(c)[0] and n % c["block_size"] == 0 for name, n in c["running"][-1:])
             and len(want(c)[0]) == 1
@@ -224,14 +228,15 @@ make_room = Exercise(
         "dozens run, and several of them are evicted": lambda c: (
             len(c["running"]) > 32 and len(want(c)[0]) > 2
         ),
-        "more than a thousand free blocks, and all are taken": lambda c: c["free"] == len(_asking(c)) > 1024,
-        "one gives more than a thousand blocks, and all are taken": lambda c: (
+        "as many as may run all take a block": lambda c: c["free"] == len(_asking(c)) == MOST,
+        "one gives hundreds of blocks, and all are taken": lambda c: (
             len(want(c)[0]) == 1
             and c["free"] == 0
-            and want(c)[1] // c["block_size"] + 1 == len(_asking(c)) > 1024
+            and want(c)[1] // c["block_size"] + 1 == len(_asking(c)) == MOST - 1
         ),
-        "more than five hundred are evicted": lambda c: len(want(c)[0]) > 512,
-        "thousands of tokens are lost": lambda c: want(c)[1] > 4000,
+        "more than a hundred are evicted": lambda c: len(want(c)[0]) > 100,
+        "thousands of tokens are lost": lambda c: 4000 < want(c)[1] < 100_000,
+        "a million tokens are lost": lambda c: want(c)[1] >= 1_000_000,
         "blocks of one": lambda c: c["block_size"] == 1,
     },
     run=run,

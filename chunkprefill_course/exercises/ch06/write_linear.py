@@ -10,7 +10,7 @@ from typing import Any
 
 from chunkprefill.plots.style import Canvas
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, Unusable, is_mapping, told, whole
+from chunkprefill_course.forms.answers import Plain, Unusable, figure, is_mapping, told, whole
 from chunkprefill_course.forms.calling import changed
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.feedback import counted
@@ -224,6 +224,7 @@ def _with(*swaps: tuple[str, str]) -> Variant:
     return Variant(solution, *swaps)
 
 
+MOST_TOKENS = 1_000_000  # to come, and of a budget: what the prompt allows
 #: decoding, pending and budget of few requests, in which plans differ
 FEW: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...] = (
     ((), (5, 1), 3),
@@ -241,6 +242,13 @@ FEW: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...] = (
     ((0, 2), (1, 3, 1, 3), 6),
     ((0, 2), (1, 3, 1, 3), 8),
     ((), (2, 2, 2, 2), 5),
+    # As many requests, decodes and tokens as above, and another plan.
+    ((0,), (1, 6, 4), 3),
+    ((1,), (4, 1, 6), 8),
+    ((), (3, 9), 6),
+    ((1, 3), (4, 1, 2, 1), 8),
+    ((), (MOST_TOKENS, MOST_TOKENS - 1), MOST_TOKENS),
+    ((1,), (MOST_TOKENS - 2, 1, 5), MOST_TOKENS),
 )
 
 
@@ -259,6 +267,15 @@ def cases(rng: random.Random) -> Iterator[Case]:
         pending = [1 if i in decoding else rng.choice((1, rng.randint(2, 40))) for i in range(n)]
         prompts = sum(pending) - n_decodes
         yield _case(decoding, pending, max(1, n_decodes + rng.randint(-2, prompts + 2)), rng.randrange(10**6))
+    for n_decodes in (
+        26,
+        32,
+        40,
+        64,
+    ):  # few decodes beside many prompts: each prompt may look for itself among them
+        decoding = sorted(rng.sample(range(400), n_decodes))
+        pending = [1 if i in decoding else rng.randint(1, 9) for i in range(400)]
+        yield _case(decoding, pending, sum(pending) - 1, rng.randrange(10**6))
     many = [1 if i % 3 else rng.randint(1, 9) for i in range(1100)]
     yield _case([i for i in range(1100) if i % 3 == 1], many, sum(many) - 2, rng.randrange(10**6))
 
@@ -339,7 +356,7 @@ def judge(case: Case, value: Plain) -> str:
     if plan != wanted:
         i = next(i for i in range(n) if plan.get(i) != wanted.get(i))
         got, true = counted(plan.get(i, 0), "token"), wanted.get(i, 0)
-        return f"request r{i} gets {got}, where {true} {'is' if true == 1 else 'are'} right"
+        return f"request r{i} gets {got}, where {figure(true)} {'is' if true == 1 else 'are'} right"
     looks = value["looks"]
     if looks > MOST * n:
         return (

@@ -123,6 +123,9 @@ def _moments() -> Iterator[Case]:
             yield _named(running, waiting, budget, threshold)
 
 
+MOST = 100_000  # tokens: what the prompt allows
+
+
 def _named(
     running: list[int],
     waiting: list[int],
@@ -149,6 +152,9 @@ def cases(rng: random.Random) -> Iterator[Case]:
     many = [f"r{i}" for i in rng.sample(range(2000), 256)]
     yield _named([1] * 236, [2] * 20, 275, 0, many)
     yield _named([1] * 9 + [20_000], [9000, 70_000, 70_000], 100_000, 66_000, many)
+    yield _named([], [MOST, 5], MOST, MOST - 1, many)
+    yield _named([MOST], [], MOST, 1, many)
+    yield _named([1, MOST], [9], MOST, 0, many)
     for _ in range(60):
         running = [rng.choice((1, 1, 1, rng.randint(2, 30))) for _ in range(rng.randint(0, 4))]
         waiting = [rng.randint(1, 40) for _ in range(rng.randint(0 if running else 1, 3))]

@@ -166,7 +166,7 @@ WRONG = [
         lambda s, n: [[j <= s + i % 128 for j in range(s + n)] for i in range(n)],
         "which came before it",
     ),
-    ("rope_positions", lambda c, n: range(c, c + min(n, 2048)), "needs (3000,)"),
+    ("rope_positions", lambda c, n: range(c, c + min(n, 500)), "needs (512,)"),
     ("cache_write", row_by_row_up_to(128), "holds nothing"),
     ("cache_write", in_a_ring, "overwritten"),
     ("chunk_loop", sixteen_bits, "comes next in the prompt"),
@@ -196,12 +196,12 @@ WRONG = [
     (
         "write_chunked_prefill",
         changed("write_chunked_prefill", (PROMPTS, f"{PROMPTS}[:255]")),
-        "stay unused",
+        "stays unused",
     ),
     (
         "write_chunked_prefill",
         changed("write_chunked_prefill", ("pending, left)", "pending, left, 65_536)")),
-        "stay unused",
+        "stays unused",
     ),
     (
         "write_chunked_prefill",
