@@ -720,7 +720,7 @@ class Books:
     def refuse_empty(self) -> None:
         """A plan that does nothing is an error."""
         for seq in self.live.values():
-            pending = f"{seq.pending} tokens pending, {len(self.live)} requests live"
+            pending = f"{seq.pending} tokens pending, {self.how_many()}"
             raise ScheduleError(f"request {seq.rid}: empty plan while there is work, {pending}")
         raise ScheduleError("empty plan: 0 requests are live, so there is nothing to apply")
 
@@ -739,9 +739,14 @@ class Books:
             tokens[rid] = index(n)
         return Plan(tokens, plan.preempted, plan.moves)
 
+    def how_many(self) -> str:
+        """`1 request is live`, `2 requests are live`."""
+        n = len(self.live)
+        return "1 request is live" if n == 1 else f"{n} requests are live"
+
     def where(self, rid: Any) -> str:
         """Where a request is that is not where a plan wants it."""
-        live = f"{len(self.live)} requests are live"
+        live = self.how_many()
         if not isinstance(rid, Hashable) or rid not in self.last_known:
             return f"no such request has arrived ({live})"
         return "it waits in the queue, 0 tokens cached" if rid in self.live else f"it has finished ({live})"
