@@ -10,7 +10,7 @@ from typing import Any
 
 from chunkprefill.model.config import Config
 from chunkprefill.model.rope import Llama3Scaling
-from chunkprefill.whole import check_fields, real_number, whole_number
+from chunkprefill.whole import article, check_fields, real_number, whole_number
 
 #: Bytes of a number as it is stored. int4 carries a 16-bit scale for every 128 numbers (AWQ and GPTQ).
 DTYPES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
@@ -164,4 +164,4 @@ def find_device(device: Device | str) -> Device:
 def _what(thing: object) -> str:
     """A wrong argument in a few words."""
     text = repr(thing)
-    return f"a {type(thing).__name__}: {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{article(type(thing).__name__)} {type(thing).__name__}: {text if len(text) <= 60 else text[:57] + '...'}"

@@ -25,6 +25,7 @@ from chunkprefill.scheduling.loop import Cost, Policy, serve, step
 from chunkprefill.scheduling.prefix_cache import block_contents
 from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import needed
 
 
 def prompt_of(request: Request, vocab_size: int, block_size: int = 16) -> tuple[int, ...]:
@@ -81,6 +82,7 @@ class Engine:
             raise ValueError(
                 "pool: withdrawn_count is for decisions alone, a model would read blocks never filled"
             )
+        needed("model", model, Transformer, "such as load_model returns")
         self.model, self.policy, self.pool = model, policy, pool
         self.cost, self.overlap, self.timed = cost, overlap, timed
         self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)
@@ -256,6 +258,8 @@ def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
     decide: ask the engine's policy at each step all the same, so as to time it, and leave its plan aside.
     Serial. ScheduleError if the engine's pool cannot hold them, or makes other batches of the same plans.
     """
+    needed("trace", trace, Trace, "such as simulate returns")
+    needed("engine", engine, Engine, "such as Engine(model, policy)")
     left: dict[Rid, int] = {}
     for recorded in trace.steps:
         for chunk in recorded.batch:

@@ -10,7 +10,7 @@ from torch import Tensor
 from chunkprefill.model.cache import KVCache
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.splitting import chunk_lengths
-from chunkprefill.whole import whole_number
+from chunkprefill.whole import briefly, needed, whole_number
 
 Tokens = Tensor | Sequence[int]
 
@@ -91,6 +91,12 @@ def decode(
     progress: bool = False,
 ) -> list[int]:
     """Up to `n` most likely tokens from the logits `[vocab]` that `prefill` returned; see `generate`."""
+    _refuse_what_is_no_model(model)
+    needed("logits", logits, Tensor, "such as prefill returns")
+    needed("cache", cache, KVCache, "the one that was prefilled")
+    n = whole_number("n", n, 0)
+    if not isinstance(stop, Collection):
+        raise ValueError(f"stop is {briefly(stop)}: a list of token ids is needed")
     output: list[int] = []
     for _ in _bar(range(n), "decode", "token", progress):
         if output:  # a decoding step is a pass over a chunk of one token
@@ -149,4 +155,4 @@ def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
 
 def _refuse_what_is_no_model(model: Transformer) -> None:
     if not callable(model) or not hasattr(model, "config"):
-        raise ValueError(f"model is {model!r}: a model is needed, such as load_model returns")
+        raise ValueError(f"model is {briefly(model)}: a model is needed, such as load_model returns")

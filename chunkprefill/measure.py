@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from chunkprefill.whole import as_real, briefly
+
 MARK = "≈"  # "about": another run, or your machine, gives another number
 #: An attribute that a figure whose geometry was measured carries on its `<svg>`: nbval leaves that out too.
 MEASURED_SVG = "data-measured"
@@ -25,6 +27,8 @@ def measured(value: float, unit: str = "s", *, digits: int = 3) -> str:
     differ, and nbval's sanitiser (`tests/nbval-sanitize.cfg`) knows this one form.
     Raises ValueError for a number that is not finite, or a unit that is not listed.
     """
+    if as_real(value) is None:
+        raise ValueError(f"measured {briefly(value)}: a number is needed, in {unit or 'no unit'}")
     if not math.isfinite(value):
         raise ValueError(f"measured {value} {unit}: a measured number is finite")
     if digits < 1:

@@ -13,6 +13,7 @@ from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.calibration import Calibrated, fit, fit_host, prediction_errors, reprice
 from chunkprefill.simulation.simulate import simulate
+from chunkprefill.whole import needed
 
 Rows = tuple[tuple[Rid, int], ...]  # one step: (request, tokens)
 
@@ -38,6 +39,7 @@ def calibrate(
     """
     from tqdm import tqdm
 
+    needed("engine", engine, Engine, "such as Engine(model, policy)")
     most = engine.model.config.max_positions
     if not (max_tokens >= 8 and 32 <= max_context <= most - 8 and max_decodes >= 1 and repeats >= 1):
         raise ValueError(

@@ -11,6 +11,28 @@ from typing import Any
 from chunkprefill.strict import shown
 
 
+def briefly(value: Any, most: int = 60) -> str:
+    """A value in a refusal: as Python writes it, or of which kind it is where that is long."""
+    text = repr(value)
+    if len(text) <= most and "\n" not in text:
+        return text
+    name = type(value).__name__
+    size = f" of {len(value)}" if isinstance(value, list | tuple | dict | set | frozenset) else ""
+    return f"{article(name)} {name}{size}"
+
+
+def article(noun: str) -> str:
+    """`a` or `an`, as the noun begins."""
+    return "an" if noun[:1] in "AEIOaeio" else "a"
+
+
+def needed(what: str, value: Any, kind: type, such_as: str = "") -> None:
+    """ValueError for a value of another kind. such_as: where one comes from."""
+    if not isinstance(value, kind):
+        need = f"{article(kind.__name__)} {kind.__name__} is needed" + (f", {such_as}" if such_as else "")
+        raise ValueError(f"{what} is {briefly(value)}: {need}")
+
+
 def as_whole(value: Any) -> int | None:
     """`value` as an int; None for what is no whole number: True, 2.0, "2".
 

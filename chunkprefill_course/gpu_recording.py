@@ -262,7 +262,7 @@ def recorded(
     Where nothing was recorded it has no rows and shows nothing. Raises ValueError for an unknown `what`, model or column.
     """
     if what not in VIEWS:
-        raise ValueError(f"nothing is recorded by the name {what!r}; there is {', '.join(VIEWS)}")
+        raise ValueError(f"nothing is recorded by the name {what!r}; there are {', '.join(VIEWS)}")
     view, found = VIEWS[what], document if document is not None else digest()
     if unknown := set(columns) - {column.header for column in view.columns}:
         there = ", ".join(column.header for column in view.columns)

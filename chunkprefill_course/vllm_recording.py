@@ -53,7 +53,7 @@ def vllm_rows(
     if not rows:
         return {}
     if unknown := [name for name in settings if name not in rows]:
-        raise ValueError(f"{unknown[0]!r} was not recorded; there are {', '.join(rows)}")
+        raise ValueError(f"{unknown[0]!r} was not recorded; there are {', '.join(map(repr, rows))}")
     return {name: rows[name] for name in (settings or rows)}
 
 

@@ -16,6 +16,7 @@ from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import PARTS, Trace
 from chunkprefill.simulation.calibration import host_table, nonnegative
 from chunkprefill.simulation.cost import SchedulerCost
+from chunkprefill.whole import as_whole, briefly, needed
 
 #: In words, and the code that it is.
 WORDS = {
@@ -87,6 +88,9 @@ def breakdown(trace: Trace, *, label: str = "", skip: int = 1) -> Breakdown:
 
     Raises ValueError for a trace whose parts were not measured: one that was simulated, or run with `cost`.
     """
+    needed("trace", trace, Trace, "such as Engine.run returns")
+    if (first := as_whole(skip)) is None or first < 0:
+        raise ValueError(f"skip is {briefly(skip)}: a whole number of steps, at least 0, is needed")
     steps = trace.steps[skip:]
     if not trace.parts or not steps:
         raise ValueError(
@@ -114,6 +118,7 @@ Timed = tuple[Batch, float]  # a step's batch and s
 
 def part_times(trace: Trace, *names: str, skip: int = 0) -> list[Timed]:
     """Each step's batch with the seconds of the parts named, or of all of them; the first `skip` left out."""
+    needed("trace", trace, Trace, "such as Engine.run returns")
     columns = [trace.parts[name][skip:] for name in names or PARTS]
     return [(step.batch, sum(seconds)) for step, seconds in zip(trace.steps[skip:], zip(*columns))]
 

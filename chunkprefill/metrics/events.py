@@ -8,6 +8,7 @@ from math import nan
 import numpy as np
 
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import needed
 
 
 class Events:
@@ -40,7 +41,10 @@ class Events:
     @classmethod
     def of(cls, source: Trace | Events) -> Events:
         """Itself, or the events of a trace."""
-        return source if isinstance(source, Events) else cls(source)
+        if isinstance(source, Events):
+            return source
+        needed("source", source, Trace, "such as simulate returns")
+        return cls(source)
 
     def by_request(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
         """[requests]: `values` put where the requests of `rows` stand, nan elsewhere."""

@@ -13,6 +13,7 @@ from chunkprefill.metrics import waits as metrics
 from chunkprefill.metrics.events import Events
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import briefly, real_number
 
 #: What each number means, to print beside it. Engines and papers disagree on several of them.
 DEFINITIONS = {
@@ -158,6 +159,11 @@ def summary(
     ttft_bound, tbt_bound: s; with both, goodput is counted too.
     """
     e = Events.of(source)
+    for name, bound in (("ttft_bound", ttft_bound), ("tbt_bound", tbt_bound)):
+        if bound is not None:
+            real_number(f"{name} (s)", bound)
+    if by is not None and not callable(by):
+        raise ValueError(f"by is {briefly(by)}: a function of a Request that returns its class is needed")
     pick = np.ones(len(e.arrivals), bool)
     wall = max(float((e.end[-1] - e.scheduled[0]) - e.idle[1:].sum()), 0.0) if len(e.end) else 0.0
     busy_from = np.maximum(np.concatenate(([0.0], e.end[:-1])), e.scheduled)

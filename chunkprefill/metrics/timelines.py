@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import needed
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class RequestTimeline:
 
 def request_timelines(trace: Trace) -> dict[Rid, RequestTimeline]:
     """The same trace by request, in the order of its requests. ValueError for one that got no token."""
+    needed("trace", trace, Trace, "such as simulate returns")
     n_prompt = {request.rid: request.n_prompt for request in trace.requests}
     boxes: dict[Rid, list[tuple[str, float, float]]] = {rid: [] for rid in n_prompt}
     tokens: dict[Rid, list[float]] = {rid: [] for rid in n_prompt}
@@ -71,6 +73,8 @@ def align_arrivals(planned: Trace, measured: Trace) -> Trace:
     A replay takes its batches from one clock and its durations from another. What arrived in the middle of a
     planned step arrives in the middle of that step here, so that waiting can be read off.
     """
+    for name, given in (("planned", planned), ("measured", measured)):
+        needed(name, given, Trace, "such as simulate or replay returns")
     then, now = (
         [0.0, *(t for step in trace.steps for t in (step.start, step.end))] for trace in (planned, measured)
     )

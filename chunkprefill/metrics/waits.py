@@ -8,6 +8,7 @@ import numpy as np
 
 from chunkprefill.metrics.events import Events
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import real_number
 
 Source = Trace | Events
 
@@ -98,6 +99,8 @@ def interference(source: Source) -> np.ndarray:
 def goodput(source: Source, *, ttft_bound: float, tbt_bound: float) -> float:
     """Requests a second that met both bounds (s). See DEFINITIONS."""
     e = Events.of(source)
+    real_number("ttft_bound (s)", ttft_bound)
+    real_number("tbt_bound (s)", tbt_bound)
     met = (ttft(e) <= ttft_bound) & ~(largest_tbt(e) > tbt_bound)
     return float(met.sum()) / duration(e) if duration(e) else 0.0
 

@@ -11,7 +11,7 @@ from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for
 from chunkprefill.model.config import Config
 from chunkprefill.strict import first_line
-from chunkprefill.whole import whole_number
+from chunkprefill.whole import needed, whole_number
 
 
 class KVCache:
@@ -34,8 +34,7 @@ class KVCache:
         device: torch.device | str = "cpu",
         backend: str | None = None,
     ) -> None:
-        if not isinstance(config, Config):
-            raise ValueError(f"config is {config!r}: a Config is needed, such as model.config")
+        needed("config", config, Config, "such as model.config")
         self.config = config
         self.max_len = whole_number(
             "max_len, within the model's positions,", max_len, 1, config.max_positions

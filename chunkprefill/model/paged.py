@@ -13,6 +13,7 @@ from chunkprefill.model.batch_attention import StripChunk, parts_of, read, to_de
 from chunkprefill.model.config import Config
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
+from chunkprefill.whole import needed
 
 
 class PagedKVCache:
@@ -31,6 +32,9 @@ class PagedKVCache:
         device: torch.device | str = "cpu",
         backend: str | None = None,
     ) -> None:
+        needed("config", config, Config, "such as model.config")
+        if pool is not None:
+            needed("pool", pool, BlockPool, "such as BlockPool(n_blocks)")
         self.config, self.pool = config, pool or BlockPool(None)
         self.backend = backend_for(backend, device, dtype)
         self.attention = backend_named(self.backend)

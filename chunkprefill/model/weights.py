@@ -17,6 +17,7 @@ from chunkprefill.model.config import Config
 from chunkprefill.model.families import read_config, read_json
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.strict import first_line, instead
+from chunkprefill.whole import as_whole, briefly, needed
 
 Shape = tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -137,6 +138,10 @@ def random_model(
     The variance of a matrix is one over its inputs, so that attention is neither flat nor a single spike; the
     embedding's is small beside what the layers add, so that the next token depends on the whole context.
     """
+    needed("config", config, Config, "such as MODELS['tiny'], or Config(...)")
+    needed("dtype", dtype, torch.dtype, "such as torch.float32")
+    if as_whole(seed) is None:
+        raise ValueError(f"seed is {briefly(seed)}: a whole number is needed")
     generator = torch.Generator().manual_seed(seed)
     model = _empty(config, torch.device("cpu"), torch.float32)
     for name, weight in model.named_parameters():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
+from chunkprefill.whole import briefly
 
 LOOKS = (("scheduling", 1.0), ("scheduling", 0.55), ("scheduling", 0.25))
 
@@ -25,6 +26,8 @@ def bars_picture(
     Amounts are in the unit itself, a share of 0.25 for 25% (`measured` writes them so too). Raises ValueError
     for amounts that are negative or all 0, and for groups whose series differ.
     """
+    if not isinstance(groups, Mapping) or not all(isinstance(each, Mapping) for each in groups.values()):
+        raise ValueError(f"groups is {briefly(groups)}: {{group: {{series: amount}}}} is needed")
     series = list(next(iter(groups.values()), {}))
     amounts = [amount for each in groups.values() for amount in each.values()]
     if not series or len(series) > len(LOOKS) or any(list(each) != series for each in groups.values()):

@@ -155,8 +155,11 @@ def dashboard_picture(
     by: names a request's class, for the panels of WAITS. The table has what PANELS show. ValueError for an
     unknown panel and for a trace without a step.
     """
-    if unknown := [name for name in panels if name not in {*PANELS, *WAITS}] or not panels:
-        raise ValueError(f"panels {unknown}: choose from {', '.join([*PANELS, *WAITS])}")
+    known = ", ".join([*PANELS, *WAITS])
+    if isinstance(panels, str) or not panels:
+        raise ValueError(f"panels is {panels!r}: a list of one or more is needed, out of {known}")
+    if unknown := [name for name in panels if name not in {*PANELS, *WAITS}]:
+        raise ValueError(f"panels {unknown}: choose from {known}")
     ran(trace)
     words.setdefault("badge", "simulated")
     say = measured if words["badge"] == "measured" else plain

@@ -20,7 +20,7 @@ from chunkprefill.plots.style import (
     picture,
     round_step,
 )
-from chunkprefill.whole import whole_number
+from chunkprefill.whole import briefly, whole_number
 
 HEAD = 116  # user units that a head of two or three words takes, with room beside it
 
@@ -326,6 +326,13 @@ def curve_picture(
     """
     if not series:
         raise ValueError("no series to draw: {name: (x, y)} is empty")
+    for name, points in series.items():
+        if (
+            not hasattr(points, "__len__")
+            or len(points) != 2
+            or not all(hasattr(p, "__len__") for p in points)
+        ):
+            raise ValueError(f"series {name!r} is {briefly(points)}: two lists are needed, its xs and its ys")
     for name, (x, y) in series.items():
         if not len(x) or len(x) != len(y):
             raise ValueError(f"series {name!r} has {len(x)} xs and {len(y)} ys: as many of each are needed")

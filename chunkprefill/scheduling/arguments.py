@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
+from chunkprefill.whole import as_real, briefly
 
 
 def _refuse_class(name: str, thing: Any) -> None:
@@ -19,31 +21,43 @@ def check_policy(policy: Any) -> None:
     """ValueError for a policy's class in place of an instance, and for what cannot schedule."""
     _refuse_class("policy", policy)
     if not callable(getattr(policy, "schedule", None)):
-        raise ValueError(f"policy is {policy!r}: it has no schedule(state) that returns a Plan")
+        raise ValueError(f"policy is {briefly(policy)}: it has no schedule(state) that returns a Plan")
 
 
 def check_pool(pool: Any) -> None:
     """ValueError for what is neither a BlockPool nor None."""
     if pool is not None and not isinstance(pool, BlockPool):
-        raise ValueError(f"pool is {pool!r}: a BlockPool or None is needed, such as BlockPool(n_blocks)")
+        raise ValueError(
+            f"pool is {briefly(pool)}: a BlockPool or None is needed, such as BlockPool(n_blocks)"
+        )
 
 
 def check_executor(executor: Any) -> None:
     """ValueError for an executor's class in place of an instance, and for what cannot run a batch."""
     _refuse_class("executor", executor)
     if not callable(getattr(executor, "launch", None)):
-        raise ValueError(f"executor is {executor!r}: it has no launch(batch, tables) that returns a handle")
+        raise ValueError(
+            f"executor is {briefly(executor)}: it has no launch(batch, tables) that returns a handle"
+        )
 
 
 def check_requests(requests: tuple[Any, ...]) -> None:
     """ValueError for an entry that is no request."""
     for i, request in enumerate(requests):
         if not isinstance(request, Request):
-            raise ValueError(f"entry {i} of the requests is {request!r}: a Request is needed")
+            raise ValueError(f"entry {i} of the requests is {briefly(request)}: a Request is needed")
+
+
+def check_seconds(step: int, what: str, seconds: Any) -> None:
+    """ValueError for what a cost returned that is no length of time."""
+    number = as_real(seconds)
+    if number is None or not 0 <= number < math.inf:
+        took = f"{seconds} s" if number is not None else briefly(seconds)
+        raise ValueError(f"step {step}: {what} took {took}; a cost returns seconds, finite and at least 0")
 
 
 def check_cost(name: str, cost: Any) -> None:
     """ValueError for what cannot price a batch: a number, or a cost's class in place of an instance."""
     _refuse_class(name, cost)
     if not callable(cost):
-        raise ValueError(f"{name} is {cost!r}: a function of a batch that returns seconds is needed")
+        raise ValueError(f"{name} is {briefly(cost)}: a function of a batch that returns seconds is needed")

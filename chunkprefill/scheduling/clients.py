@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from chunkprefill.scheduling.arguments import check_requests
 from chunkprefill.scheduling.core import Batch, Request, Rid
-from chunkprefill.whole import whole_number
+from chunkprefill.whole import briefly, whole_number
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def listed(requests: Iterable[Request] | Clients) -> tuple[Request, ...]:
     try:
         return tuple(requests)
     except TypeError:
-        raise ValueError(f"requests is {requests!r}: a list of Requests is needed") from None
+        raise ValueError(f"requests is {briefly(requests)}: a list of Requests is needed") from None
 
 
 class Sending:

@@ -86,6 +86,8 @@ class Address:
     @classmethod
     def of(cls, url: str) -> Address:
         """From what a person types: with or without http:// and /v1. ProbeError for what is no such URL."""
+        if not isinstance(url, str):
+            raise ValueError(f"url is {url!r}: a text is needed, such as 'http://localhost:8000'")
         text = url.strip()
         if "://" not in text:
             text = "http://" + text

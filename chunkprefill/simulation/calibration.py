@@ -15,11 +15,12 @@ from warnings import warn
 import numpy as np
 
 from chunkprefill.metrics.waits import tbt, ttft
+from chunkprefill.scheduling.arguments import check_cost
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.cost import SchedulerCost
 from chunkprefill.strict import loads
-from chunkprefill.whole import real_number, whole_number
+from chunkprefill.whole import needed, real_number, whole_number
 
 FORMAT, VERSION = "chunkprefill-calibrated", 1
 TERMS = ("chunk", "chunk_keys", "chunk_pairs", "decode", "decode_keys", "emit")
@@ -199,7 +200,10 @@ def fit_host(steps: Iterable[tuple[Batch, float]]) -> SchedulerCost:
     The three must vary apart in `steps`: in a server's own batches their sum is the budget, and no regression
     can tell them apart.
     """
-    return SchedulerCost(*map(float, nonnegative(*host_table(steps))))
+    rows, seconds = host_table(steps)
+    if not len(rows):
+        raise ValueError("0 steps to fit a cost of scheduling to; at least 1 is needed")
+    return SchedulerCost(*map(float, nonnegative(rows, seconds)))
 
 
 def host_table(steps: Iterable[tuple[Batch, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +215,8 @@ def host_table(steps: Iterable[tuple[Batch, float]]) -> tuple[np.ndarray, np.nda
 
 def reprice(trace: Trace, cost: Any) -> Trace:
     """The same batches in turn, each taking what `cost` says; waiting for work and scheduling stay."""
+    needed("trace", trace, Trace, "such as simulate returns")
+    check_cost("cost", cost)
     again, now, ended = Trace(trace.requests, label=trace.label), 0.0, 0.0
     for step in trace.steps:
         scheduled = now + max(step.scheduled - ended, 0.0)
@@ -223,6 +229,8 @@ def reprice(trace: Trace, cost: Any) -> Trace:
 
 def prediction_errors(measured: Trace, cost: Any) -> tuple[Error, ...]:
     """How `cost` predicts a measured serial trace: each class of step, and the mean TTFT and TBT."""
+    needed("measured", measured, Trace, "such as Engine.run returns")
+    check_cost("cost", cost)
     off: dict[str, list[float]] = {}
     for step in measured.steps:
         sums = step.batch.totals()

@@ -11,7 +11,7 @@ from chunkprefill.simulation.cost import Roofline
 from chunkprefill.simulation.kernels import Kernels
 from chunkprefill.simulation.layout import Layout, Shard
 from chunkprefill.simulation.published import FITS
-from chunkprefill.whole import as_real, check_fields, flag, whole_number
+from chunkprefill.whole import as_real, check_fields, flag, needed, whole_number
 
 #: Devices with the chip of one whose kernels were timed, and another memory.
 SAME_CHIP = {"h200": "h100"}
@@ -106,6 +106,7 @@ def memory_use(
 ) -> MemoryUse:
     """What fills each device's memory. Errors as of `price`."""
     where = find_device(device)
+    needed("serving", serving, Serving, "such as Serving(budget=2048)")
     shard = Shard(find_model(model), layout or Layout())
     rows = serving.budget if serving.prompt_logprobs else min(serving.max_seqs, serving.budget)
     return MemoryUse(

@@ -19,6 +19,7 @@ from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.cost import Roofline
 from chunkprefill.simulation.simulate import simulate
+from chunkprefill.whole import briefly
 
 Row = dict[str, Any]
 
@@ -74,6 +75,10 @@ def sweep(
     for an `out` that is no such file, RuntimeError if workers keep dying, and what a simulation raised, when
     the others have ended. What landed is kept.
     """
+    if not isinstance(workloads, Mapping):
+        raise ValueError(f"workloads is {briefly(workloads)}: {{label: requests}} is needed")
+    if not isinstance(policies, Iterable):
+        raise ValueError(f"policies is {briefly(policies)}: a list of them, or {{label: policy}}, is needed")
     named = policies.items() if isinstance(policies, Mapping) else [(repr(p), p) for p in policies]
     options = {"pool": pool, "scheduling": scheduling, "overlap": overlap}
     each = [

@@ -288,6 +288,9 @@ def documents_and_chats(
     prompt tokens each; "late0"... arrive evenly at random within `window` s after. Documents have priority 1,
     chats 0.
     """
+    for name, n in (("n_documents", n_documents), ("n_chats", n_chats), ("n_late", n_late)):
+        if (number := as_whole(n)) is None or number < 0:
+            raise ValueError(f"{name} must be a whole number of at least 0, got {n!r}")
     random = _generator(n_documents + n_chats + n_late, 1.0, seed)
     prompts = iter(_lengths(random, n_chats + n_late, chat, "chat").tolist())
     late = np.sort(at + window * random.random(n_late))
@@ -301,15 +304,20 @@ def documents_and_chats(
 def _generator(n: int, rate: float, seed: int) -> np.random.Generator:
     if not isinstance(n, int | np.integer) or n < 1:
         raise ValueError(f"n must be a whole number of at least 1 request, got {n!r}")
-    if not 0 < rate < float("inf"):
+    if (number := as_real(rate)) is None or not 0 < number < float("inf"):
         raise ValueError(f"rate must be above 0 requests/s, got {rate!r}")
+    if as_whole(seed) is None:
+        raise ValueError(f"seed must be a whole number, got {seed!r}")
     return np.random.default_rng(seed)
 
 
 def _lengths(random: np.random.Generator, n: int, lengths: Lengths, what: str) -> np.ndarray:
     if callable(lengths):
         return np.asarray(lengths(random, n))
-    low, high = lengths if isinstance(lengths, tuple) else (lengths, lengths)
+    low, high = lengths if isinstance(lengths, tuple) and len(lengths) == 2 else (lengths, lengths)
+    if as_whole(low) is None or as_whole(high) is None:
+        two = "one whole number of tokens, or (least, most) as a tuple"
+        raise ValueError(f"{what} must be {two}, got {lengths!r}")
     if not 1 <= low <= high:
         raise ValueError(f"{what} must be at least 1 token, least before most, got {lengths!r}")
     return random.integers(low, high, n, endpoint=True)

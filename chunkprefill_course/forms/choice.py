@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import TypeGuard
 
+from chunkprefill.whole import needed
 from chunkprefill_course.forms.feedback import Feedback, code_block, element, inline
 from chunkprefill_course.forms.guess import Found, off_by, words_of
 
@@ -190,6 +191,7 @@ def recall(
     Raises ValueError for an answer that is not an option, and where the choice asks for a number and no value
     is there to hold it against, or the other way round.
     """
+    needed("choice", choice, Choice, "such as course.exercises.guess_text")
     if choice.option(answer) is None:
         raise ValueError(f"{choice.id}: no option {answer!r} to be the answer; there are {choice._keys}")
     if bool(choice.number) != (value is not None):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from chunkprefill.whole import article, as_real, as_whole, briefly
 from chunkprefill_course.forms.answers import Plain, told
 from chunkprefill_course.forms.apart import apart, in_notebook
 from chunkprefill_course.forms.choice import Choice, Option
@@ -111,8 +112,10 @@ class Exercise:
         seconds: the time that all calls may take together; `NO_LIMIT` where others end what takes too long
 
         Not attempted (`...`, None, NotImplementedError, nothing returned) is an answer of its own, no error.
-        Never raises for anything that `program` is or does.
+        Never raises for anything that `program` is or does; ValueError for `seconds` that are no number above 0.
         """
+        if (limit := as_real(seconds)) is None or not limit > 0:
+            raise ValueError(f"seconds is {briefly(seconds)}: a number above 0 is needed")
         try:
             meant, refusal = self._meant(program)
             if refusal is not None:
@@ -135,7 +138,9 @@ class Exercise:
         if callable(program):
             return program, None
         what = "class" if self.makes == "policy" else "function"
-        said = f"`{name}` should be a {what}; this is {told(program)}, a {kind.__name__}."
+        said = (
+            f"`{name}` should be a {what}; this is {told(program)}, {article(kind.__name__)} {kind.__name__}."
+        )
         return program, Feedback(ok=False, message=f"{said} Pass the {what} itself: `check({name})`.")
 
     def outcome(self, program: Program, case: Case, *, seconds: float = 10.0) -> Outcome:
@@ -219,6 +224,8 @@ class Exercise:
 
     def _telling_cases(self, guilty: int) -> list[Case]:
         """Cases on which one wrong program differs from all others; on the first of them it is wrong."""
+        if (number := as_whole(guilty)) is None or not 0 <= number < len(self.wrong):
+            raise ValueError(f"guilty is {guilty!r}: a number from 0 to {len(self.wrong) - 1} is needed")
         cases = sorted(
             self.drawn(0), key=lambda case: (self.size(case) < 4, self.size(case))
         )  # not the tiniest

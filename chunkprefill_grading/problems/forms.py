@@ -361,13 +361,24 @@ def arrays(answer, form):
     if not isinstance(out, list | tuple) or len(out) != len(form["returns"]):
         return f"it returns {type(out).__name__}, and not {len(form['returns'])} tensors"
     for each, (dtype, shape) in zip(out, form["returns"]):
-        array = each if hasattr(each, "dtype") else torch.as_tensor(each)
+        array = each if hasattr(each, "dtype") else _stacked(each)
         if list(array.shape) != shape:
             return f"a tensor of shape {shape} is asked for where it returns {list(array.shape)}"
         floats = "float" in str(array.dtype)
         if floats != dtype.startswith("float") and hasattr(each, "dtype"):
             return f"a tensor of {dtype} is asked for where it returns {array.dtype}"
     return ""
+
+
+def _stacked(value):
+    """Nested lists as a tensor; their rows may be arrays."""
+    import torch
+
+    if isinstance(value, list | tuple) and any(getattr(each, "ndim", 0) for each in value):
+        return torch.stack([torch.as_tensor(each) for each in value])
+    if isinstance(value, list | tuple) and any(isinstance(each, list | tuple) for each in value):
+        return torch.stack([_stacked(each) for each in value])
+    return torch.as_tensor(value)
 
 
 def decisions(answer, form):

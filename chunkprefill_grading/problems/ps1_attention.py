@@ -205,7 +205,7 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
                 start = rng.randrange(rule.width + 4, 4 * rule.width)
                 length = rng.randrange(4, 2 * rule.width)
                 if not several:
-                    start, length = rng.randrange(260, 400), 1  # more keys than 8 bits count
+                    start, length = rng.randrange(1030, 1200), 1  # more keys than 10 bits count
             right, why = tried(lambda: one(answers, numbers, start, length, shape), what)  # noqa: B023
             if not right:
                 return False, why

@@ -106,7 +106,7 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
         block, inside = rule.block, rng.randrange(1, rule.block)
         cached = 0 if label == "first" else block * rng.randrange(2, 6) + (inside if place != "edges" else 0)
         if place == "one":
-            return cached and cached + block * (256 // block), 1  # a position that 8 bits cannot count
+            return cached and cached + block * (1024 // block), 1  # a position that 10 bits cannot count
         ends = -cached % block if place == "edges" else rng.randrange(1, block) - cached % block
         return cached, ends + block * rng.randrange(1, 4)
 

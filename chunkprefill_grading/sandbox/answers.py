@@ -142,6 +142,7 @@ def flattened(value: Any, depth: int) -> tuple[list[Any], tuple[int, ...]]:
     shape: list[int] = []
     level = [value]
     for _ in range(depth):
+        level = [_rows(each) for each in level]
         if any(type(each) not in (list, tuple) for each in level):
             return [], tuple(shape)
         lengths = {len(each) for each in level}
@@ -155,6 +156,11 @@ def flattened(value: Any, depth: int) -> tuple[list[Any], tuple[int, ...]]:
                 continue
             raise wire.BadValue("number")
     return [simple(each) for each in level], tuple(shape)
+
+
+def _rows(value: Any) -> Any:
+    """The rows of an array that is an item of a list, as lists; everything else as it is."""
+    return simple(value) if _home(value) in ("numpy", "torch") and getattr(value, "ndim", 0) else value
 
 
 def rebuilt(state: dict[str, Any], seqs: dict[Any, Any]) -> Any:

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from chunkprefill_grading.problems import ps1_attention, ps1_store
+from chunkprefill_grading.problems import key, ps1_attention, ps1_store
+from chunkprefill_grading.problems.check_cell import check_cell
 from chunkprefill_grading.problems.draw import stream
 from tests.grading.submissions import marked, secrets, solved
 
@@ -168,6 +169,19 @@ def test_attention_in_another_style_gets_full_points(style: str) -> None:
         assert got == most, (secret, said, code)
 
 
+@pytest.mark.parametrize("rows", ["list(OUT)", "tuple(OUT)", "[row.numpy() for row in OUT]", "OUT.tolist()"])
+def test_rows_may_come_in_a_list(rows: str) -> None:
+    secret = SECRETS[0]
+    (code,) = solved("PS1", secret, ("chunk_attention",)).values()
+    code = re.sub(r"return (.*)", lambda found: f"return {rows.replace('OUT', f'({found[1]})')}", code)
+    got, most, said = points("PS1", secret, "chunk_attention", code)
+    assert got == most, said
+    space: dict = {}
+    exec(f"import torch\n{check_cell()}\n{code}", space)
+    (form,) = [q.form for q in key.sheet_of("PS1", secret).questions if q.name == "chunk_attention"]
+    assert "well formed" in space["look"](space, "chunk_attention", form)
+
+
 @pytest.mark.parametrize("style", ["in place", "lists", "numpy"])
 def test_storing_in_another_style_gets_full_points(style: str) -> None:
     for secret in SECRETS:
@@ -204,6 +218,11 @@ WRONG: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "chunk_attention",
         ((r"(    n_queries, )", r"    q, k, v = (x.half().float() for x in (q, k, v))\n\1"),),
     ),
+    "five hundred keys at most": ("chunk_attention", ((r"seen = (.*)", r"seen = (\1) & (j < 512)"),)),
+    "a start of five hundred at most": (
+        "chunk_attention",
+        ((r"(    n_queries, )", r"    start = min(start, 500)\n\1"),),
+    ),
     "two dozen keys at most": ("chunk_attention", ((r"seen = (.*)", r"seen = (\1) & (j < 24)"),)),
     "dimensions of one dropped": ("chunk_attention", ((r"return (.*)", r"return (\1).squeeze()"),)),
     "answers kept by start": (
@@ -219,6 +238,7 @@ WRONG: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "store",
         ((r"(slice\((?:D // 2, D|0, D // 2)\)[\s\S]*\(R // 2\) / )R", r"\1D"),),
     ),
+    "a thousand positions at most": ("store", ((r"angle = ", "p = p.clamp(max=1000)\n    angle = "),)),
     "an exponent of i": ("store", ((r"-2 \* torch", "-1 * torch"),)),
     "neighbours for halves": (
         "store",
