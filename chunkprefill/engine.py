@@ -25,7 +25,7 @@ from chunkprefill.scheduling.loop import Cost, Policy, serve, step
 from chunkprefill.scheduling.prefix_cache import block_contents
 from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import needed
+from chunkprefill.whole import needed, shown
 
 
 def prompt_of(request: Request, vocab_size: int, block_size: int = 16) -> tuple[int, ...]:
@@ -82,7 +82,8 @@ class Engine:
             raise ValueError(
                 "pool: withdrawn_count is for decisions alone, a model would read blocks never filled"
             )
-        needed("model", model, Transformer, "such as load_model returns")
+        if not hasattr(model, "config"):
+            raise ValueError(f"model is {shown(model)}: a model is needed, such as load_model returns")
         self.model, self.policy, self.pool = model, policy, pool
         self.cost, self.overlap, self.timed = cost, overlap, timed
         self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)
@@ -251,6 +252,12 @@ class InFlightStep:
         return self.seconds if executor.cost is None else executor.cost(self.batch), made
 
 
+def refuse_what_is_no_engine(engine: Engine) -> None:
+    """ValueError for a model in its place, or whatever has none."""
+    if not hasattr(engine, "model"):
+        raise ValueError(f"engine is {shown(engine)}: an Engine is needed, such as Engine(model, policy)")
+
+
 def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
     """Run the batches of `trace` once more, on `engine`, and measure how long each takes; nothing is decided.
 
@@ -259,7 +266,7 @@ def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
     Serial. ScheduleError if the engine's pool cannot hold them, or makes other batches of the same plans.
     """
     needed("trace", trace, Trace, "such as simulate returns")
-    needed("engine", engine, Engine, "such as Engine(model, policy)")
+    refuse_what_is_no_engine(engine)
     left: dict[Rid, int] = {}
     for recorded in trace.steps:
         for chunk in recorded.batch:

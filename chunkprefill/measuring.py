@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-from chunkprefill.engine import Engine, replay
+from chunkprefill.engine import Engine, refuse_what_is_no_engine, replay
 from chunkprefill.scheduling.core import Batch, Request, Rid
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.calibration import Calibrated, fit, fit_host, prediction_errors, reprice
 from chunkprefill.simulation.simulate import simulate
-from chunkprefill.whole import needed
 
 Rows = tuple[tuple[Rid, int], ...]  # one step: (request, tokens)
 
@@ -39,7 +38,7 @@ def calibrate(
     """
     from tqdm import tqdm
 
-    needed("engine", engine, Engine, "such as Engine(model, policy)")
+    refuse_what_is_no_engine(engine)
     most = engine.model.config.max_positions
     if not (max_tokens >= 8 and 32 <= max_context <= most - 8 and max_decodes >= 1 and repeats >= 1):
         raise ValueError(

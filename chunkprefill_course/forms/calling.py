@@ -22,6 +22,15 @@ def call(program: Program, given: Mapping[str, Any]) -> Any:
     return returned
 
 
+def shared_list(parts: Any) -> tuple[int, int] | None:
+    """The numbers of two parts of an answer that are one and the same list; None if there are no two."""
+    seen: dict[int, int] = {}
+    for i, part in enumerate(parts if type(parts) in (list, tuple) else ()):
+        if type(part) is list and (first := seen.setdefault(id(part), i)) != i:
+            return first, i
+    return None
+
+
 def changed(name: str, now: Any = None) -> str:
     """The reply to a function that changes what it was given to read."""
     became = "" if now is None else f" (now {told(now)})"

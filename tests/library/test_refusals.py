@@ -62,7 +62,7 @@ REFUSED = [
         lambda: cp.random_model(TINY, dtype="bf16"),
         "dtype is 'bf16': a dtype is needed, such as torch.float32",
     ),
-    (lambda: cp.Engine(None, POLICY), "model is None: a Transformer is needed, such as load_model returns"),
+    (lambda: cp.Engine(None, POLICY), "model is None: a model is needed, such as load_model returns"),
     (lambda: cp.prefill(TINY, [1], cp.KVCache(TINY, 4)), "model is a Config: a model is needed"),
     (lambda: cp.decode(model(), None, cp.KVCache(TINY, 4), 1), "logits is None: a Tensor is needed"),
     (lambda: cp.decode(model(), torch.zeros(64), cp.KVCache(TINY, 4), -1), "n is -1: cannot generate fewer"),

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, figure, items, shape, told
+from chunkprefill_course.forms.answers import Plain, Unusable, figure, items, shape, told
 from chunkprefill_course.forms.boards import table
+from chunkprefill_course.forms.calling import shared_list
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.running import Program
 from chunkprefill_course.forms.variants import Variant
@@ -88,7 +89,13 @@ def _wrong_cell(query: int, key: int, seen: bool) -> str:
 
 def run(program: Program, case: Case) -> Any:
     """Call it."""
-    return items(program(case["start"], case["length"]), "a mask, as rows or as a tensor")
+    returned = program(case["start"], case["length"])
+    if same := shared_list(returned):
+        raise Unusable(
+            f"rows {same[0]} and {same[1]} are one and the same list, so what is written to one is written to both: "
+            "`[row] * n` copies nothing. Make each row anew"
+        )
+    return items(returned, "a mask, as rows or as a tensor")
 
 
 def picture(case: Case, value: Plain) -> str:

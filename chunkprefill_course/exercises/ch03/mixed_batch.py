@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.answers import Plain, items, sets_as_lists, told
+from chunkprefill_course.forms.answers import Plain, Unusable, items, sets_as_lists, told
 from chunkprefill_course.forms.boards import Cell, board
-from chunkprefill_course.forms.calling import call
+from chunkprefill_course.forms.calling import call, shared_list
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.feedback import counted
 from chunkprefill_course.forms.running import Program
@@ -99,9 +99,14 @@ def want(case: Case) -> list[list[Any]]:
 
 def run(program: Program, case: Case) -> Any:
     """Call it with things of its own."""
-    return items(
-        sets_as_lists(call(program, case)), "a list with a row (position, slot, seen) for each token"
-    )
+    returned = call(program, case)
+    rows = returned if type(returned) in (list, tuple) else ()
+    if same := shared_list([row[2] for row in rows if type(row) in (list, tuple) and len(row) == 3]):
+        raise Unusable(
+            f"`seen` of row {same[0]} and of row {same[1]} are one and the same list, which grew after row {same[0]} "
+            "was made. `[*slots]` makes a copy"
+        )
+    return items(sets_as_lists(returned), "a list with a row (position, slot, seen) for each token")
 
 
 def judge(case: Case, value: Plain) -> str:

@@ -62,6 +62,17 @@ def rule_of_thumb(seconds, budgets, n_decodes, n_prompt, bound):
     return min(budgets, key=lambda budget: abs(seconds(budget - n_decodes, 0, 0) - decoding))
 
 
+def shortest_on_average(seconds, budgets, n_decodes, n_prompt, bound):
+    """Takes the mean of the steps for their sum."""
+    means = {}
+    for budget in budgets:
+        starts = range(0, n_prompt, budget - n_decodes)
+        taken = [seconds(min(budget - n_decodes, n_prompt - at), at, n_decodes) for at in starts]
+        if max(taken) <= bound:
+            means[budget] = sum(taken) / len(taken)
+    return min(means, key=lambda budget: means[budget])
+
+
 def last_chunk(seconds, budgets, n_decodes, n_prompt, bound):
     """Asks for a last chunk that is whole, and takes the largest that fits."""
     fitting = []
@@ -166,6 +177,8 @@ SMALL = (
     # The first step is the longest.
     case_of((2_000, 40, 0.0, 50), (64, 512, 128, 256), n_decodes=8, n_prompt=1024, bound=17, first=8_000),
     case_of((2_000, 40, 0.0, 50), (64, 512, 128, 256), n_decodes=8, n_prompt=2048, bound=15, first=4_000),
+    # The smallest budget has not the shortest steps: a short last chunk takes one tile less.
+    case_of((1_000, 40, 0.0, 0), (100, 128), tile=64, n_decodes=0, n_prompt=190, bound=100),
     # As many tokens as there may be, in a few steps or in thousands.
     case_of((4_000, 40, 0.0, 50), (72, 4_104, 8_200, 16_384), n_decodes=8, n_prompt=131_072, bound=1_000),
     case_of((4_000, 40, 0.0, 50), (72, 4_104, 16_384, 8_200), n_decodes=8, n_prompt=131_072, just=8_200),
@@ -332,6 +345,9 @@ choose_budget = Exercise(
         "two larger ones that fit, the smaller of them slower": lambda case: _rises(
             case, [b for b in sorted(fitting(case), reverse=True) if b > want(case)]
         ),
+        "the smallest has not the shortest steps on average": lambda case: (
+            min(fitting(case)) != _chosen(case, lambda b: -sum(steps(case, b)) / len(steps(case, b)))
+        ),
         "a budget as large as there may be is the best": lambda case: want(case) == 16_384,
         "a document as long as there may be, and thousands of steps": lambda case: (
             case["n_prompt"] == 131_072 and len(steps(case, min(case["budgets"]))) > 2000
@@ -377,6 +393,11 @@ choose_budget = Exercise(
         ),
     ),
     slips=(
+        Wrong(
+            shortest_on_average,
+            "It takes the budget whose steps are the shortest on average. Short steps are many: what counts is all of "
+            "them together.",
+        ),
         Wrong(
             last_chunk,
             "It takes the largest budget whose last, whole chunk fits. The largest need not be the "

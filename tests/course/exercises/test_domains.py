@@ -370,8 +370,12 @@ def test_replies_count_one_and_many_and_name_what_was_handed_in():
         "chunk_mask", lambda s, n: [[True] * (s + i + 1) for i in range(n)]
     )
     assert "expected a mask, as rows or as a tensor, in order" in said("chunk_mask", lambda s, n: {0: rows})
-    odd = said("chunk_mask", lambda s, n: [[None] * (s + n)] * n)
+    odd = said("chunk_mask", lambda s, n: [[None] * (s + n) for _ in range(n)])
     assert "holds `None`; every cell is True or False" in odd and ".bool()" not in odd
+    one_list = said("chunk_mask", lambda s, n: [[True] * (s + n)] * n)
+    assert "rows 0 and 1 are one and the same list" in one_list.lower()
+    assert "are one and the same list, which grew" in said("mixed_batch", growing)
+    assert "shortest on average" in said("choose_budget", shortest_on_average)
     assert "expected (arrival" in said("refute_claim", lambda *_: [(math.nan,)])
     nan = said("refute_claim", lambda b, p: [(math.nan, b, 1)])
     assert nan.count("equest number 0") == 1 and "got nan" in nan
@@ -379,6 +383,24 @@ def test_replies_count_one_and_many_and_name_what_was_handed_in():
     assert "by the `rid` of each" in plan and "Sequence(" not in plan
     deep = said("kv_bytes", deeper)
     assert "too deep for Python" in deep and "does that end?" in deep
+
+
+def growing(batch, tables, block_size):
+    """One list of slots, which every row holds."""
+    rows = []
+    for name, cached, length in batch:
+        slots = []
+        for p in range(cached + length):
+            slots.append(tables[name][p // block_size] * block_size + p % block_size)
+            if p >= cached:
+                rows.append((p, slots[-1], slots))
+    return rows
+
+
+def shortest_on_average(seconds, budgets, n_decodes, n_prompt, bound):
+    """The mean in place of the sum."""
+    taken = totals(seconds, budgets, n_decodes, n_prompt)
+    return min((b for b in budgets if max(taken[b]) <= bound), key=lambda b: sum(taken[b]) / len(taken[b]))
 
 
 def deeper(*given):
