@@ -160,7 +160,7 @@ def flattened(value: Any, depth: int) -> tuple[list[Any], tuple[int, ...]]:
 
 def _rows(value: Any) -> Any:
     """The rows of an array that is an item of a list, as lists; everything else as it is."""
-    return simple(value) if _home(value) in ("numpy", "torch") and getattr(value, "ndim", 0) else value
+    return simple(value) if _home(value) in ("numpy", "torch") and bool(getattr(value, "ndim", 0)) else value
 
 
 def rebuilt(state: dict[str, Any], seqs: dict[Any, Any]) -> Any:

@@ -75,7 +75,7 @@ def _not_a_bool(odd: list[Plain]) -> str:
         return f"the mask holds {told(odd[0])}; every cell is True or False"
     return (
         f"the mask holds {kind} ({told(odd[0])}) in place of True and False: attention would add them to its "
-        "scores. End with `.bool()`, or compare"
+        "scores. Compare, or end a tensor with `.bool()`"
     )
 
 
