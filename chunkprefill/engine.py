@@ -25,7 +25,7 @@ from chunkprefill.scheduling.loop import Cost, Policy, serve, step
 from chunkprefill.scheduling.prefix_cache import block_contents
 from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import needed, shown
+from chunkprefill.whole import briefly, needed
 
 
 def prompt_of(request: Request, vocab_size: int, block_size: int = 16) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ class Engine:
                 "pool: withdrawn_count is for decisions alone, a model would read blocks never filled"
             )
         if not hasattr(model, "config"):
-            raise ValueError(f"model is {shown(model)}: a model is needed, such as load_model returns")
+            raise ValueError(f"model is {briefly(model)}: a model is needed, such as load_model returns")
         self.model, self.policy, self.pool = model, policy, pool
         self.cost, self.overlap, self.timed = cost, overlap, timed
         self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)
@@ -255,7 +255,7 @@ class InFlightStep:
 def refuse_what_is_no_engine(engine: Engine) -> None:
     """ValueError for a model in its place, or whatever has none."""
     if not hasattr(engine, "model"):
-        raise ValueError(f"engine is {shown(engine)}: an Engine is needed, such as Engine(model, policy)")
+        raise ValueError(f"engine is {briefly(engine)}: an Engine is needed, such as Engine(model, policy)")
 
 
 def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:

@@ -65,7 +65,10 @@ REFUSED = [
     (lambda: cp.Engine(None, POLICY), "model is None: a model is needed, such as load_model returns"),
     (lambda: cp.prefill(TINY, [1], cp.KVCache(TINY, 4)), "model is a Config: a model is needed"),
     (lambda: cp.decode(model(), None, cp.KVCache(TINY, 4), 1), "logits is None: a Tensor is needed"),
-    (lambda: cp.decode(model(), torch.zeros(64), cp.KVCache(TINY, 4), -1), "n is -1: cannot generate fewer"),
+    (
+        lambda: cp.decode(model(), torch.zeros(64), cp.KVCache(TINY, 4), -1),
+        "n must be a whole number of at least 0, got -1",
+    ),
     (lambda: cp.decode(model(), torch.zeros(64), None, 1), "cache is None: a KVCache is needed"),
     (lambda: cp.generate(model(), [1, 2], 2, stop=2), "stop is 2: a list of token ids is needed"),
     (
