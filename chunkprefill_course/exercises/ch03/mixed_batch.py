@@ -45,6 +45,11 @@ SMALL = (
     ([("a", 1, 1)], {"a": [2, 0, 5]}, 2),
     ([("b", 2, 1)], {"a": [3], "b": [1, 4, 0]}, 2),
     ([("b", 0, 3), ("c", 5, 1)], {"c": [0, 8, 3, 1], "a": [2, 7], "b": [6, 5]}, 2),
+    (
+        [("d", 1, 1), ("a", 1, 3), ("b", 1, 1), ("c", 0, 1), ("e", 3, 1)],
+        {"a": [7, 2], "b": [1], "c": [5], "d": [0], "e": [3, 4]},
+        2,
+    ),
     # The same batch, and other tables.
     ([("a", 2, 2)], {"a": [1, 4]}, 2),
     ([("a", 0, 3), ("b", 3, 1)], {"a": [0, 5], "b": [3, 4]}, 2),
@@ -203,6 +208,7 @@ mixed_batch = Exercise(
             for name, cached, _ in c["batch"]
         ),
         "blocks of one": lambda c: c["block_size"] == 1,
+        "a chunk among five requests": lambda c: len(c["batch"]) > 4 and max(n for *_, n in c["batch"]) > 2,
         "several requests": lambda c: len(c["batch"]) > 2,
         "a request as long as there may be": lambda c: any(
             cached + n == LONGEST for _, cached, n in c["batch"]
