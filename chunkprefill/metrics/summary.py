@@ -13,7 +13,7 @@ from chunkprefill.metrics import waits as metrics
 from chunkprefill.metrics.events import Events
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import briefly, real_number
+from chunkprefill.whole import briefly
 
 #: What each number means, to print beside it. Engines and papers disagree on several of them.
 DEFINITIONS = {
@@ -161,7 +161,7 @@ def summary(
     e = Events.of(source)
     for name, bound in (("ttft_bound", ttft_bound), ("tbt_bound", tbt_bound)):
         if bound is not None:
-            real_number(f"{name} (s)", bound)
+            metrics.check_bound(name, bound)
     if by is not None and not callable(by):
         raise ValueError(f"by is {briefly(by)}: a function of a Request that returns its class is needed")
     pick = np.ones(len(e.arrivals), bool)

@@ -8,7 +8,7 @@ import numpy as np
 
 from chunkprefill.metrics.events import Events
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import real_number
+from chunkprefill.whole import as_real, briefly
 
 Source = Trace | Events
 
@@ -96,11 +96,17 @@ def interference(source: Source) -> np.ndarray:
     return np.where(pure, 0.0, extra)[e.step[e.tokens[e.decoded]]]
 
 
+def check_bound(name: str, bound: float) -> None:
+    """ValueError for what is no bound on a wait; an infinite one leaves the wait free."""
+    if (number := as_real(bound)) is None or not number >= 0:
+        raise ValueError(f"{name} is {briefly(bound)}: a number of seconds, at least 0, is needed")
+
+
 def goodput(source: Source, *, ttft_bound: float, tbt_bound: float) -> float:
-    """Requests a second that met both bounds (s). See DEFINITIONS."""
+    """Requests a second that met both bounds (s); `math.inf` asks for one alone. See DEFINITIONS."""
     e = Events.of(source)
-    real_number("ttft_bound (s)", ttft_bound)
-    real_number("tbt_bound (s)", tbt_bound)
+    check_bound("ttft_bound", ttft_bound)
+    check_bound("tbt_bound", tbt_bound)
     met = (ttft(e) <= ttft_bound) & ~(largest_tbt(e) > tbt_bound)
     return float(met.sum()) / duration(e) if duration(e) else 0.0
 

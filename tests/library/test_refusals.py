@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -73,16 +75,20 @@ REFUSED = [
     (lambda: cp.generate(model(), [1, 2], 2, stop=2), "stop is 2: a list of token ids is needed"),
     (
         lambda: cp.summary(TRACE, ttft_bound=-1),
-        "ttft_bound (s) must be a finite number of at least 0, got -1",
+        "ttft_bound is -1: a number of seconds, at least 0",
     ),
     (
         lambda: cp.summary(TRACE, tbt_bound="0.1"),
-        "tbt_bound (s) must be a finite number of at least 0, got '0.1'",
+        "tbt_bound is '0.1': a number of seconds, at least 0",
     ),
     (lambda: cp.summary(TRACE, by="rid"), "by is 'rid': a function of a Request"),
     (
         lambda: cp.goodput(TRACE, ttft_bound=1, tbt_bound=-1),
-        "tbt_bound (s) must be a finite number of at least 0",
+        "tbt_bound is -1: a number of seconds, at least 0",
+    ),
+    (
+        lambda: cp.goodput(TRACE, ttft_bound=math.nan, tbt_bound=1),
+        "ttft_bound is nan: a number of seconds, at least 0",
     ),
     (lambda: cp.tasks(TRACE, block_size=0), "block_size is 0: a whole number of at least 1 is needed"),
     (lambda: cp.breakdown(TRACE, skip=-1), "skip is -1: a whole number of steps, at least 0"),
@@ -133,6 +139,9 @@ def test_a_mistake_gets_one_line_with_the_rule_and_what_was_given(k):
 
 def test_what_is_no_mistake_is_taken():
     assert cp.summary(TRACE, ttft_bound=1, tbt_bound=0.5).goodput is not None
+    free = cp.goodput(TRACE, ttft_bound=math.inf, tbt_bound=math.inf)
+    assert free == pytest.approx(len(TRACE.requests) / cp.metrics.waits.duration(TRACE))
+    assert cp.summary(TRACE, ttft_bound=math.inf, tbt_bound=math.inf).goodput == free
     assert cp.poisson(3, 2, prompt=(5, 5))[0].n_prompt == 5 and cp.documents_and_chats(n_chats=0, n_late=1)
     said = course.exercises.chunk_mask.check(5).message
     assert "this is `5`, an int" in said
