@@ -1,6 +1,6 @@
 """Send timed requests to a real server, and keep when each token came: its side of a comparison.
 
-The same requests run on our own engine and in the simulator; what comes out of the three is `Seen`.
+The same requests run on our own engine and in the simulator; what comes out of each is `Answer`s.
 """
 
 from __future__ import annotations

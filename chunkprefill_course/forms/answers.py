@@ -267,8 +267,9 @@ def _single(value: Any) -> Plain:
 def _says_itself(value: Any) -> bool:
     """Whether it is an object of a class of its own that says whether it is true."""
     kind = type(value)
-    known = kind.__module__ in ("builtins", "decimal", "fractions") or is_array(value) or is_mapping(value)
-    return hasattr(kind, "__bool__") and not known and not hasattr(kind, "__index__")
+    if kind.__module__ == "builtins" or hasattr(kind, "__index__") or is_array(value) or is_mapping(value):
+        return False
+    return hasattr(kind, "__bool__") and not isinstance(value, Real | Decimal | str | bytes | list | tuple)
 
 
 def _as_number(value: Any) -> int | float | None:

@@ -100,7 +100,7 @@ def _raised(error: BaseException) -> Outcome:
     where = f", in {place}" if place else ""
     if isinstance(error, RecursionError):
         return Outcome(
-            trouble=f"it calls itself too deep for Python ({name}){where}: does that end?", kind=name
+            trouble=f"it calls itself too deeply for Python ({name}){where}: does that end?", kind=name
         )
     if isinstance(error, MemoryError):
         return Outcome(trouble=f"it asked for more than {ROOM >> 30} GB of memory ({name}){where}", kind=name)

@@ -51,6 +51,24 @@ def test_what_is_neither_yes_nor_no_nor_a_number_is_refused_with_words(odd):
             read(odd)
 
 
+class OddNumber(float):
+    """A number of a student's own class."""
+
+
+class OddText(str):
+    """A text that says that it is true."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def test_what_a_class_of_its_own_is_made_of_decides():
+    assert answers.truth(OddNumber(0.0)) is False and answers.truth(OddNumber(2.0)) is True
+    for odd in (OddNumber("nan"), OddText("False")):
+        with pytest.raises(Unusable, match="expected True or False"):
+            answers.truth(odd)
+
+
 def test_a_fraction_is_no_whole_number_and_a_bool_no_number():
     for odd in (2.5, fractions.Fraction(1, 3), decimal.Decimal("0.1"), float("inf"), True):
         with pytest.raises(Unusable, match="whole"):

@@ -382,7 +382,7 @@ def test_replies_count_one_and_many_and_name_what_was_handed_in():
     plan = said("write_chunked_prefill", Sequences)
     assert "by the `rid` of each" in plan and "Sequence(" not in plan
     deep = said("kv_bytes", deeper)
-    assert "too deep for Python" in deep and "does that end?" in deep
+    assert "too deeply for Python" in deep and "does that end?" in deep
 
 
 def growing(batch, tables, block_size):
