@@ -70,12 +70,13 @@ def generate(
     n = whole_number("n", n, 0)
     if not hasattr(tokens, "__len__"):
         raise ValueError(f"the prompt is {tokens!r}: a sequence of token ids is needed")
-    needed = len(tokens) + max(n, 1) - 1
+    _refuse_what_is_no_stop(stop)
+    positions = len(tokens) + max(n, 1) - 1
     if cache is None:
-        cache = KVCache(model.config, max(needed, 1), dtype=model.dtype, device=model.device)
-    if needed > cache.room:
+        cache = KVCache(model.config, max(positions, 1), dtype=model.dtype, device=model.device)
+    if positions > cache.room:
         raise ValueError(
-            f"{len(tokens)} prompt tokens and {n} new ones need {needed} positions, there are {cache.room}"
+            f"{len(tokens)} prompt tokens and {n} new ones need {positions} positions, there are {cache.room}"
         )
     logits = prefill(model, tokens, cache, chunk_size, progress=progress)
     return decode(model, logits, cache, n, stop=stop, progress=progress)
@@ -95,8 +96,7 @@ def decode(
     needed("logits", logits, Tensor, "such as prefill returns")
     needed("cache", cache, KVCache, "the one that was prefilled")
     n = whole_number("n", n, 0)
-    if not isinstance(stop, Collection):
-        raise ValueError(f"stop is {briefly(stop)}: a list of token ids is needed")
+    _refuse_what_is_no_stop(stop)
     output: list[int] = []
     for _ in _bar(range(n), "decode", "token", progress):
         if output:  # a decoding step is a pass over a chunk of one token
@@ -156,3 +156,8 @@ def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
 def _refuse_what_is_no_model(model: Transformer) -> None:
     if not callable(model) or not hasattr(model, "config"):
         raise ValueError(f"model is {briefly(model)}: a model is needed, such as load_model returns")
+
+
+def _refuse_what_is_no_stop(stop: Collection[int]) -> None:
+    if not isinstance(stop, Collection):
+        raise ValueError(f"stop is {briefly(stop)}: a list of token ids is needed")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from numbers import Real
 from operator import index
 from typing import Any
 
 from chunkprefill.strict import shown
+
+MOST = sys.float_info.max  # an int can be larger, and then it is no float
 
 
 def briefly(value: Any, most: int = 60) -> str:
@@ -80,7 +83,7 @@ def real_number(
 ) -> float:
     """`value` as a finite number of at least `least` (or `above` it), `below` a bound; texts do not pass."""
     number = as_real(value)
-    if number is None or not least <= number < below or (above and number == least):
+    if number is None or not least <= number < below or number > MOST or (above and number == least):
         bounds = f"{'above' if above else 'of at least'} {least:g}"
         bounds += f" and below {below:,g}" if below < math.inf else ""
         raise ValueError(f"{what} must be a finite number {bounds}, got {shown(value)}")

@@ -137,6 +137,13 @@ def test_a_mistake_gets_one_line_with_the_rule_and_what_was_given(k):
     assert said in words and "\n" not in words and len(words) < 300, words
 
 
+def test_a_wrong_stop_is_refused_before_the_cache_changes():
+    cache = cp.KVCache(TINY, 8)
+    with pytest.raises(ValueError, match="stop is 2"):
+        cp.generate(model(), [1, 2], 2, cache=cache, stop=2)
+    assert cache.length == 0
+
+
 def test_what_is_no_mistake_is_taken():
     assert cp.summary(TRACE, ttft_bound=1, tbt_bound=0.5).goodput is not None
     free = cp.goodput(TRACE, ttft_bound=math.inf, tbt_bound=math.inf)

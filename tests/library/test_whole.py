@@ -77,6 +77,12 @@ def test_what_is_no_number_is_refused_by_name_everywhere(value: Any) -> None:
         cp.fit([(batch, value)])
 
 
+def test_an_int_that_no_float_holds_is_not_finite() -> None:
+    for refused in (lambda: cp.Request(0, 10**400, 1, 1), lambda: cp.Config(**SHAPE, rope_theta=10**400)):
+        with pytest.raises(ValueError, match=r"must be a finite number .*, got 100000.*"):
+            refused()
+
+
 @pytest.mark.parametrize("value", [1, 0, None, "no", "false", [True]])
 def test_what_is_neither_true_nor_false_is_refused_by_name(value: Any) -> None:
     assert as_flag(value) is None and as_flag(np.bool_(False)) is False
