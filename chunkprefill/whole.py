@@ -50,7 +50,14 @@ def as_whole(value: Any) -> int | None:
 
 
 def as_real(value: Any) -> float | None:
-    """`value` as a number; None for what is none: True, "2", None. ints are left as they are."""
+    """`value` as a number; None for what is none: True, "2", None. ints are left as they are.
+
+    An array or a tensor of one number without an axis is that number.
+    """
+    if type(value) is float:
+        return value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
     if type(value).__name__ in ("bool", "bool_") or not isinstance(value, Real):
         return None
     return value if isinstance(value, int) else float(value)

@@ -48,12 +48,13 @@ def check_requests(requests: tuple[Any, ...]) -> None:
             raise ValueError(f"entry {i} of the requests is {briefly(request)}: a Request is needed")
 
 
-def check_seconds(step: int, what: str, seconds: Any) -> None:
-    """ValueError for what a cost returned that is no length of time."""
+def as_seconds(step: int, what: str, seconds: Any) -> float:
+    """What a cost returned. ValueError for what is no length of time."""
     number = as_real(seconds)
     if number is None or not 0 <= number < math.inf:
         took = f"{seconds} s" if number is not None else briefly(seconds)
         raise ValueError(f"step {step}: {what} took {took}; a cost returns seconds, finite and at least 0")
+    return number
 
 
 def check_cost(name: str, cost: Any) -> None:

@@ -13,11 +13,11 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from chunkprefill.scheduling.arguments import (
+    as_seconds,
     check_executor,
     check_policy,
     check_pool,
     check_requests,
-    check_seconds,
 )
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.clients import Clients, Sending, listed
@@ -195,14 +195,14 @@ class ServingRun:
             launched.timings = launched.parts(book) if self.timed else None
         else:
             seconds = book + launched.seconds if self.scheduling is None else self.scheduling(launched.batch)
-            check_seconds(self.state.n_steps - 1, "scheduling", seconds)
+            seconds = as_seconds(self.state.n_steps - 1, "scheduling", seconds)
             launched.ready = launched.dispatched = now + seconds
         return launched
 
     def land(self, launched: Launched, free_at: float, *, overlapped: bool = False) -> float:
         """Wait for a step, record it, and say when it ended. free_at: when the step before it ended, in s."""
         seconds, tokens = launched.handle.wait()
-        check_seconds(len(self.trace.steps), "execution", seconds)
+        seconds = as_seconds(len(self.trace.steps), "execution", seconds)
         self.idle_since = landed = perf_counter()
         start = max(launched.ready, free_at)
         end = start + seconds

@@ -145,6 +145,12 @@ def test_a_wrong_stop_is_refused_before_the_cache_changes():
 
 
 def test_what_is_no_mistake_is_taken():
+    half, also = (
+        cp.simulate(TRACE.requests, cp.ChunkedPrefill(8), lambda batch, s=s: s)
+        for s in (0.5, torch.tensor(0.5))
+    )
+    assert half.steps == also.steps
+    assert str(cp.measured(torch.tensor(0.5), "s")) == str(cp.measured(0.5, "s"))
     assert cp.summary(TRACE, ttft_bound=1, tbt_bound=0.5).goodput is not None
     free = cp.goodput(TRACE, ttft_bound=math.inf, tbt_bound=math.inf)
     assert free == pytest.approx(len(TRACE.requests) / cp.metrics.waits.duration(TRACE))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import chunkprefill as cp
 from chunkprefill.strict import loads
@@ -40,7 +41,9 @@ CARD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("value", [4, 4.0, np.int64(4), np.float32(4), np.float64(4)])
+@pytest.mark.parametrize(
+    "value", [4, 4.0, np.int64(4), np.float32(4), np.float64(4), np.array(4), torch.tensor(4.0)]
+)
 def test_numbers_are_read_and_kept_as_pythons_own(value: Any) -> None:
     assert as_real(value) == 4 and type(as_real(value)) in (int, float)
     device = cp.Device(**(CARD | {"memory": value, "n_sms": np.int64(4)}))
@@ -51,7 +54,9 @@ def test_numbers_are_read_and_kept_as_pythons_own(value: Any) -> None:
     assert cp.Layout(tp=np.int64(2)).tp == 2 and type(cp.Layout(tp=np.int64(2)).tp) is int
 
 
-@pytest.mark.parametrize("value", [True, np.bool_(True), "4", None, [4], {}, 4j])
+@pytest.mark.parametrize(
+    "value", [True, np.bool_(True), "4", None, [4], {}, 4j, np.array([4]), np.array(True), np.array("4")]
+)
 def test_what_is_no_number_is_refused_by_name_everywhere(value: Any) -> None:
     assert as_real(value) is None
     for name in ("memory", "n_sms", "link"):

@@ -88,8 +88,8 @@ def judge(case: Case, value: Plain) -> str:
     known = case["n_prompt"] + case["n_generated"]
     left = known - case["cached"] - case["length"]
     if value:
-        still = "must" if left > 1 else "has to"
-        return f"it emits although {figure(left)} of the {counted(known, 'token')} known so far {still} be run yet"
+        still = "have" if left > 1 else "has"
+        return f"it emits although {figure(left)} of the {counted(known, 'token')} known so far still {still} to be run"
     return f"it emits nothing, and of the {counted(known, 'token')} known so far none is left to run"
 
 

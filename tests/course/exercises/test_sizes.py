@@ -288,7 +288,7 @@ WRONG = [
     (
         "who_emits",
         lambda c, n, p, g: np.uint16((c + n) % 2**16) == np.uint16((p + g) % 2**16),
-        "must be run yet",
+        "still have to be run",
     ),
     (
         "mixed_batch",
