@@ -128,7 +128,7 @@ def test_the_digest_keeps_the_range_of_every_kind_of_sample(miniature: dict[str,
 
 
 def test_unknown_names_are_refused(miniature: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="there is prompts"):
+    with pytest.raises(ValueError, match="there are prompts"):
         course.recorded("speed")
     with pytest.raises(ValueError, match="no column speed; there is chunk"):
         course.recorded("chunks", columns=("speed",))
