@@ -69,7 +69,9 @@ def test_without_a_recording_nothing_is_shown(monkeypatch):
 def test_what_was_not_recorded_is_refused_by_name():
     with pytest.raises(ValueError, match="no measure 'speed'; there are gap"):
         rv.recorded_vllm("speed", document=DOCUMENT)
-    with pytest.raises(ValueError, match="'budget 7' was not recorded; there are 'budget 4096', 'budget 256'"):
+    with pytest.raises(
+        ValueError, match="'budget 7' was not recorded; there are 'budget 4096', 'budget 256'"
+    ):
         rv.vllm_rows(("budget 7",), DOCUMENT)
 
 
