@@ -68,10 +68,14 @@ def element(inner: str, *, kind: str = "", **attributes: str) -> str:
 def inline(text: str) -> str:
     """Escaped HTML of text with `code`, **bold**, *italic*; an empty line parts paragraphs."""
     parts = re.split(r"(`[^`]+`)", text)
-    return "".join(
-        f"<code>{escape(part[1:-1])}</code>" if part[:1] == "`" and len(part) > 1 else _marks(escape(part))
+    star = "&#42;"  # of code: no mark, while a mark may go around code
+    whole = "".join(
+        f"<code>{escape(part[1:-1]).replace('*', star)}</code>"
+        if part[:1] == "`" and len(part) > 1
+        else escape(part)
         for part in parts
-    ).replace("\n\n", "<br><br>")
+    )
+    return _marks(whole).replace(star, "*").replace("\n\n", "<br><br>")
 
 
 def _marks(text: str) -> str:
@@ -83,7 +87,7 @@ def plain_text(text: str) -> str:
     """The same text without its marks."""
     return re.sub(
         r"`([^`]+)`|\*\*(.+?)\*\*|(?<![\w*])\*(?!\s)([^*]+?)\*",
-        lambda m: next(filter(None, m.groups())),
+        lambda m: m[1] or plain_text(m[2] or m[3]),  # a mark may go around code
         text,
     )
 

@@ -328,8 +328,12 @@ def lives_picture(requests: list[Request], waits: dict[Any, float], *, marked: A
         canvas.text(90, y + 20, str(request.rid), anchor="end")
         fill = "trouble" if request.rid == marked else "prefill"
         canvas.rect(100 + unit * request.arrival, y + 4, max(2, unit * wait), 22, fill, radius=2)
-        canvas.text(canvas.width, y + 20, f"{request.n_prompt} tokens, {figure(wait)} s", anchor="end")
-    said = "; ".join(f"{r.rid}, {r.n_prompt} tokens, waits {figure(waits[r.rid])} s" for r in chosen)
+        canvas.text(
+            canvas.width, y + 20, f"{counted(request.n_prompt, 'token')}, {figure(wait)} s", anchor="end"
+        )
+    said = "; ".join(
+        f"{r.rid}, {counted(r.n_prompt, 'token')}, waits {figure(waits[r.rid])} s" for r in chosen
+    )
     image = canvas.picture(alt=f"{title}. {said}.", caption="To scale.", badge="simulated").image()
     return f'<div style="max-width:{canvas.width:.0f}px">{image}</div>'
 

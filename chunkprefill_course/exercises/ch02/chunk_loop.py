@@ -189,7 +189,7 @@ def picture(case: Case, value: Plain) -> str:
     left = [("empty", "") if t in seen else ("missing", "?") for t in range(1, case["n"] + 1)]
     if any(kind == "missing" for kind, _ in left):
         rows.append(("never run", left))
-    return board(rows, title=f"{case['n']} tokens, chunks of at most {case['chunk_size']}")
+    return board(rows, title=f"{counted(case['n'], 'token')}, chunks of at most {case['chunk_size']}")
 
 
 def _places(case: Case, value: Plain) -> str:
@@ -203,7 +203,7 @@ def _places(case: Case, value: Plain) -> str:
                 cells[place] = ("new" if token == tokens[place] else "wrong", str(token))
             place += 1
         rows.append((f"pass {i}", cells))
-    return board(rows, title=f"{case['n']} tokens, chunks of at most {case['chunk_size']}")
+    return board(rows, title=f"{counted(case['n'], 'token')}, chunks of at most {case['chunk_size']}")
 
 
 def tell(_: Case, value: Plain) -> str:

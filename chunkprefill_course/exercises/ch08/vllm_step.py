@@ -187,7 +187,9 @@ def picture(case: Case, value: Plain) -> str:
     canvas = Canvas(34 + tall * len(every))
     unit = (canvas.width - left - 70) / most
     cap = f", threshold {case['threshold']}" if case["threshold"] else ""
-    canvas.text(0, 20, f"budget {case['budget']}{cap}; {sum(value.values())} tokens run", bold=True)
+    canvas.text(
+        0, 20, f"budget {case['budget']}{cap}; {counted(sum(value.values()), 'token')} run", bold=True
+    )
     said = []
     for k, (name, pending) in enumerate(every):
         y, n = 34 + k * tall, value.get(name, 0)

@@ -506,6 +506,11 @@ def test_importing_the_exercises_does_not_import_torch():
 def test_marks_in_text_become_html_and_nothing_else_does():
     assert inline("a `b<c` **d** *e* <f>") == "a <code>b&lt;c</code> <strong>d</strong> <em>e</em> &lt;f&gt;"
     assert inline("2 * 3 * 4") == "2 * 3 * 4"
+    assert (
+        inline("*all of `a * b` here*, `x*y*z`")
+        == "<em>all of <code>a * b</code> here</em>, <code>x*y*z</code>"
+    )
+    assert plain_text("*all of `a` here*, `x*y*z`") == "all of a here, x*y*z"
     assert plain_text("a `b` **c** *d* 2 * 3 * 4") == "a b c d 2 * 3 * 4"
 
 
