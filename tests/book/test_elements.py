@@ -180,7 +180,7 @@ def test_a_twin_shows_its_programs_and_answers(forms):
 
 @pytest.mark.parametrize("key", ["same", "close"])
 def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key):
-    page = forms()
+    page = forms(served=True)
     mine = page.locator(".cp-recall .cp-mine")
     assert "no prediction" in mine.inner_text()
     page.check(f"#cp-{GUESS.id}-{key}")
