@@ -35,11 +35,10 @@ from torch import Tensor
 
 from benchmarks import serve
 from benchmarks.runner import CLOCKS, ROOT, options, positive, provenance_of, turn, write
-from benchmarks.twin import published_weights, quiet, transformers_twin, twin_prefills
+from benchmarks.twin import published_config, published_weights, quiet, transformers_twin, twin_prefills
 from chunkprefill.engine import Engine, prompt_of
 from chunkprefill.generation import chunk_lengths, prefill
 from chunkprefill.model.cache import KVCache
-from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.model.weights import load_model
 from chunkprefill.scheduling.core import Request
@@ -162,27 +161,6 @@ def write_folder(model: Transformer, folder: Path) -> None:
         del weights["lm_head.weight"]
     save_file({name: x.contiguous().clone() for name, x in weights.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(published_config(model.config)))
-
-
-def published_config(config: Config) -> dict[str, Any]:
-    """A Llama's `config.json`."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "silu",
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied,
-        "torch_dtype": "float32",
-    }
 
 
 def clocked(clock: Clock, work: Callable[[], list[list[int]]]) -> Timed:

@@ -12,10 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chunkprefill.model.config import Config
 from chunkprefill.model.transformer import Transformer
 from chunkprefill.model.weights import layout
 
 Prefill = Callable[[Tensor, Sequence[int]], Tensor]  # tokens, the chunks' lengths -> last logits, [vocab]
+
+
+def published_config(config: Config) -> dict[str, Any]:
+    """A Llama's `config.json`, as transformers and vLLM read it."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tied,
+        "torch_dtype": "float32",
+    }
 
 
 def transformers_twin(model: Transformer) -> Any:

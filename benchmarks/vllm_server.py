@@ -21,6 +21,8 @@ from types import TracebackType
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+from benchmarks.twin import published_config
+
 NAME = "smol"  # the model's name in requests
 START_S = 420.0  # that a server may take to start: it compiles, on a busy machine for minutes
 
@@ -52,27 +54,8 @@ def write_folder(folder: Path) -> Path:
     tensors = {name: get(name).contiguous().clone() for name in shapes}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     load_tokenizer("smollm2-135m").backend.save(str(folder / "tokenizer.json"))
-    written = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": True,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "torch_dtype": "float32",
-    }
+    written = published_config(config)
+    written |= {"attention_bias": False, "mlp_bias": False, "bos_token_id": 1, "eos_token_id": 2}
     (folder / "config.json").write_text(json.dumps(written, indent=1))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,12 +98,12 @@ class Table:
         )
 
 
-class Tabular:
+class Tabular(ABC):
     """What shows itself by its `table()`, in print and on a page; a dataclass of it has repr=False."""
 
+    @abstractmethod
     def table(self) -> Table:
         """The numbers, as a table."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return str(self.table())

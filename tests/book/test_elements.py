@@ -180,6 +180,8 @@ def test_a_twin_shows_its_programs_and_answers(forms):
 
 @pytest.mark.parametrize("key", ["same", "close"])
 def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key):
+    # Served, because from a folder Chromium now and then gives a reloaded page a storage without what another tab of
+    # it shows, until the next reload: 3 times in 92 on a busy machine, and served in none of 92.
     page = forms(served=True)
     mine = page.locator(".cp-recall .cp-mine")
     assert "no prediction" in mine.inner_text()

@@ -11,20 +11,11 @@ import torch
 
 import chunkprefill as cp
 from chunkprefill_course import exercises
-from chunkprefill_course.forms.variants import Variant
+from tests.course.exercises.programs import changed, refused_in_every_check, solved
 from tests.proof import draws
 
 SEEDS = draws(range(1), range(3))
 RANK = "return seq.pending - self.rate * (state.now - seq.arrival)"
-
-
-def solved(name):
-    return getattr(exercises, name).solution
-
-
-def changed(name, *swaps):
-    """The shown solution with texts replaced."""
-    return Variant(solved(name), *swaps)
 
 
 def kept(name, key):
@@ -234,10 +225,7 @@ WRONG = [
 @pytest.mark.parametrize("k", range(len(WRONG)), ids=lambda k: f"{WRONG[k][0]}-{k}")
 def test_what_is_wrong_at_the_edge_is_caught_in_every_check(k):
     name, program, said = WRONG[k]
-    for seed in SEEDS:
-        feedback = getattr(exercises, name).check(program, seed=seed)
-        assert feedback.ok is False and said in str(feedback), str(feedback)
-        assert "remembers" not in str(feedback)
+    refused_in_every_check(name, program, said, SEEDS)
 
 
 #: exercise, what of a question the program takes for all of it

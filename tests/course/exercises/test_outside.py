@@ -11,7 +11,7 @@ import torch
 
 import chunkprefill as cp
 from chunkprefill_course import exercises
-from chunkprefill_course.forms.variants import Variant
+from tests.course.exercises.programs import changed
 from tests.proof import draws
 
 SEEDS = draws(range(1), range(5))
@@ -31,17 +31,12 @@ def _gap_in(kind):
 def by_rank(rank):
     """`Aging` with another rank."""
     kept = "return seq.pending - self.rate * (state.now - seq.arrival)"
-    return Variant(exercises.write_aging.solution, (kept, f"return {rank}"))
+    return changed("write_aging", (kept, f"return {rank}"))
 
 
 def by_length(key):
     """`ShortestFirst` by another length."""
     return changed("write_shortest_first", ("key=lambda seq: seq.pending", f"key=lambda seq: {key}"))
-
-
-def changed(name, *swaps):
-    """The shown solution with texts replaced."""
-    return Variant(getattr(exercises, name).solution, *swaps)
 
 
 def over(tokens):

@@ -15,7 +15,7 @@ import torch
 
 import chunkprefill as cp
 from chunkprefill_course import exercises
-from chunkprefill_course.forms.variants import Variant
+from tests.course.exercises.programs import changed, refused_in_every_check, solved
 from tests.proof import draws
 
 SEEDS = draws(range(1), range(2))
@@ -24,18 +24,9 @@ SHORTEST = "key=lambda seq: seq.pending)"
 RANK = "return seq.pending - self.rate * (state.now - seq.arrival)"
 
 
-def changed(name, *swaps):
-    """The shown solution with texts replaced."""
-    return Variant(getattr(exercises, name).solution, *swaps)
-
-
 def ranked(rank):
     """`Aging` with another rank."""
     return changed("write_aging", (RANK, f"return {rank}"))
-
-
-def solved(name):
-    return getattr(exercises, name).solution
 
 
 def batch_with(table=lambda table, cached, length, size: table, order=lambda batch, tables: batch):
@@ -326,10 +317,7 @@ WRONG = [
 @pytest.mark.parametrize("k", range(len(WRONG)), ids=lambda k: f"{WRONG[k][0]}-{k}")
 def test_they_are_caught_in_every_check_in_words_that_fit(k):
     name, program, said = WRONG[k]
-    for seed in SEEDS:
-        feedback = getattr(exercises, name).check(program, seed=seed)
-        assert feedback.ok is False and said in str(feedback), str(feedback)
-        assert "remembers" not in str(feedback) and len(str(feedback)) < 900
+    refused_in_every_check(name, program, said, SEEDS)
 
 
 class Chunks:
