@@ -67,7 +67,7 @@ def test_what_prompts_share_is_told_by_their_blocks(tmp_path):
     assert begins(told) == {0: 0, 1: 1024, 2: 1008, 3: 0} and set(begins(untold).values()) == {0}
 
 
-def test_blocks_of_bailian_may_leave_a_rest_that_nobody_shares(tmp_path):
+def test_blocks_of_bailian_may_leave_a_rest_that_no_prompt_shares(tmp_path):
     path = tmp_path / "b.jsonl"
     row = {"chat_id": 1, "timestamp": 0.5, "input_length": 37, "output_length": 2}
     lines = [row | {"hash_ids": [7, 8]}, row | {"hash_ids": [7, 8, 9]}, row | {"hash_ids": [7, 8]}]
