@@ -20,6 +20,7 @@ import yaml
 from nbformat import NotebookNode
 from normal_form import normalise
 
+from chunkprefill_grading.problems.notebook import FETCH
 from notebooks import ROOT, NotebookError, all_notebooks, kind, read, shown, write
 
 WHAT = {
@@ -31,26 +32,10 @@ OPEN, CLOSE = "<!-- colab -->", "<!-- /colab -->"
 STAMP = re.compile(rf"{OPEN}.*?{CLOSE}\n*", re.S)
 SETUP_MARK = "# Setup, written by tools/colab.py"
 
-SETUP = """\
+SETUP = f"""\
 # NBVAL_IGNORE_OUTPUT
-{mark}: on Colab it fetches the package, elsewhere it does nothing.
-import importlib.util
-import sys
-import urllib.request
-
-if "google.colab" in sys.modules and importlib.util.find_spec("chunkprefill") is None:
-    archives = "{url}/archive/refs"
-    for ref in ("tags/v{version}", "heads/{branch}"):  # the release; the branch, until there is one
-        archive = f"{{archives}}/{{ref}}.tar.gz"
-        try:
-            urllib.request.urlopen(archive).close()
-        except OSError:
-            continue
-        %pip install -q --no-deps "chunkprefill @ {{archive}}" gguf
-        break
-    else:
-        sys.exit(f"chunkprefill is not at {{archives}}: neither release v{version} nor branch {branch}")
-
+{SETUP_MARK}: on Colab it fetches the package, elsewhere it does nothing.
+{FETCH}
 import chunkprefill as cp
 import chunkprefill_course as course
 
@@ -76,7 +61,7 @@ class Home:
 
     @property
     def setup_cell(self) -> str:
-        words = {"mark": SETUP_MARK, "url": self.url, "branch": self.branch, "version": self.version}
+        words = {"url": self.url, "branch": self.branch, "version": self.version}
         return SETUP.format(**words).strip("\n")
 
 

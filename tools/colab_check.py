@@ -94,7 +94,7 @@ def resolver(folder: Path) -> str:
             (stub / "INSTALLER").write_text("pip\n")
             (stub / "RECORD").write_text("")
         new: set[str] = set()
-        for arguments in (["--no-deps", str(archive), "gguf"], [str(archive)]):
+        for arguments in (["--no-deps", str(archive)], [str(archive)]):
             installed = would_install(venv, arguments, folder / "report.json")
             changed = {name: version for name, version in installed.items() if name in has}
             if changed:
@@ -151,7 +151,7 @@ def setup_cell(folder: Path) -> str:
     for ref in (f"heads/{here.branch}", f"tags/v{here.version}"):
         layer = colab_layer(folder / "layer")
         pack_tree(served / f"{ref}.tar.gz", top=f"chunkprefill-{ref.rpartition('/')[2]}")
-        seen = run_cells(layer, folder, [FAKE_COLAB, cell, "import gguf; print(cp.__file__, cp.__version__)"])
+        seen = run_cells(layer, folder, [FAKE_COLAB, cell, "print(cp.__file__, cp.__version__)"])
         if not seen.startswith(str(layer)) or here.version not in seen:
             raise Failed(f"{ref}: the package that the setup cell imports is {seen}")
         told.append(ref)

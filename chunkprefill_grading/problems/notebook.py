@@ -13,9 +13,8 @@ from chunkprefill_grading.submission.stamps import KEY, LINE
 
 HOME, BRANCH = "https://github.com/OWNER/chunkprefill", "main"  # tests hold them to _config.yml
 
-# The same cell that the chapters begin with (tools/colab.py), which a test holds it to; no model is set up.
-SETUP = """\
-# Setup: on Colab it fetches the package, elsewhere it does nothing.
+# What a notebook opened on Colab begins with: the chapters' setup cell (tools/colab.py) and this one's.
+FETCH = """\
 import importlib.util
 import sys
 import urllib.request
@@ -28,11 +27,14 @@ if "google.colab" in sys.modules and importlib.util.find_spec("chunkprefill") is
             urllib.request.urlopen(archive).close()
         except OSError:
             continue
-        %pip install -q --no-deps "chunkprefill @ {{archive}}" gguf
+        %pip install -q --no-deps "chunkprefill @ {{archive}}"
         break
     else:
         sys.exit(f"chunkprefill is not at {{archives}}: neither release v{version} nor branch {branch}")
-
+"""
+SETUP = f"""\
+# Setup: on Colab it fetches the package, elsewhere it does nothing.
+{FETCH}
 import chunkprefill as cp
 """
 

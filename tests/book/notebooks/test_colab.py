@@ -131,9 +131,9 @@ BRANCH = "https://github.com/ada/engine/archive/refs/heads/dev.tar.gz"
 
 def test_on_colab_the_release_comes_first_then_the_branch(monkeypatch):
     asked, given = play(monkeypatch, served={RELEASE, BRANCH})
-    assert asked == [RELEASE] and given == [f'install -q --no-deps "chunkprefill @ {RELEASE}" gguf']
+    assert asked == [RELEASE] and given == [f'install -q --no-deps "chunkprefill @ {RELEASE}"']
     asked, given = play(monkeypatch, served={BRANCH})
-    assert asked == [RELEASE, BRANCH] and given == [f'install -q --no-deps "chunkprefill @ {BRANCH}" gguf']
+    assert asked == [RELEASE, BRANCH] and given == [f'install -q --no-deps "chunkprefill @ {BRANCH}"']
 
 
 def test_with_neither_a_clear_line(monkeypatch):

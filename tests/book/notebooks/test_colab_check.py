@@ -19,7 +19,6 @@ matplotlib==3.10.0
 safetensors==0.8.0
 tokenizers==0.22.2
 tqdm==4.67.3
-gguf==0.19.0
 PyYAML==6.0.3
 requests==2.32.4
 """
