@@ -82,7 +82,7 @@ def _is_known(name: str, value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """A measured run: what the server was set to, what came, and when it was answered."""
 
     name: str
@@ -92,7 +92,7 @@ class Run:
     source: str
 
     @classmethod
-    def load(cls, path: Path) -> Run:
+    def load(cls, path: Path) -> MeasuredRun:
         """Read one file; ValueError naming it where it is no such run."""
         try:
             document = loads(path.read_text("utf-8"))
@@ -193,7 +193,7 @@ class Run:
         )
 
 
-def measured(run: Run) -> Cells:
+def measured(run: MeasuredRun) -> Cells:
     """What the run took."""
     rows = run.rows
     arrival, first, last = (np.array([r[k] for r in rows]) for k in ("arrival", "first_token", "last_token"))
@@ -241,7 +241,7 @@ def average_decodes(cost: Kernels) -> Callable[[Batch], float]:
     return of
 
 
-def variants(run: Run) -> dict[str, Callable[[], Trace]]:
+def variants(run: MeasuredRun) -> dict[str, Callable[[], Trace]]:
     """What to simulate: the run as it was set up, and otherwise in each thing that an error may come from."""
     cost = run.price()
     overlap = run.overlap
@@ -263,12 +263,12 @@ def variants(run: Run) -> dict[str, Callable[[], Trace]]:
     return out
 
 
-def error_of(run: Run) -> Cells:
+def error_of(run: MeasuredRun) -> Cells:
     """predicted / measured - 1 of the run as it was set up."""
     return errors(predicted(variants(run)["as set up"]()), measured(run))
 
 
-def judged(run: Run) -> dict[str, Any]:
+def judged(run: MeasuredRun) -> dict[str, Any]:
     """The document of one run. ValueError naming it where its settings could not have served its requests."""
     truth = measured(run)
     begun = process_time()
@@ -353,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for path in files:
         try:
-            rows.append(judged(Run.load(path)))
+            rows.append(judged(MeasuredRun.load(path)))
         except ValueError as error:
             print(f"accuracy: {error}", file=sys.stderr)
             return 2

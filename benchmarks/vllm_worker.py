@@ -43,7 +43,7 @@ PARTS = {
 }
 
 
-class Meter:
+class PartsMeter:
     """Seconds of named parts, each without the parts that ran inside it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -164,7 +164,7 @@ class VllmWorker:
             "runner": runner,
             "outputs": self.llm.llm_engine.output_processor,
         }
-        meter = Meter(self.clock)
+        meter = PartsMeter(self.clock)
         for part, methods in PARTS.items():
             for path in methods:
                 root, *between, name = path.split(".")

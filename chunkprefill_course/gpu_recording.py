@@ -212,7 +212,7 @@ VIEWS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class RecordedRows:
     """Rows of the recorded run, as a table that carries its badge: which machine, when, which commit.
 
     rows: the raw rows, seconds and bytes; empty where nothing was recorded. table: what is shown of them,
@@ -248,7 +248,7 @@ def recorded(
     mine_header: str = "yours",
     spread: bool = False,
     document: Mapping[str, Any] | None = None,
-) -> Recorded:
+) -> RecordedRows:
     """What was recorded on a GPU, badged: beside the reader's own numbers, never in their place.
 
     what:     a key of VIEWS: "prompts", "chunks", "memory", "tiles", "mixed", "decodes", "attention",
@@ -276,7 +276,7 @@ def recorded(
     rows = [r for r in rows if r.get("model") == chosen and all(r.get(k) == v for k, v in view.where.items())]
     rows = [{**row, **ranges(row)} for row in view.base(rows)]
     if not rows:
-        return Recorded(rows=(), table=None, where="")
+        return RecordedRows(rows=(), table=None, where="")
     cells = [[_cell(row, column, spread) for column in shown] for row in rows]
     header = [column.header for column in shown]
     if mine:
@@ -291,7 +291,7 @@ def recorded(
     if spread and (runs := sorted({row["runs"] for row in rows if "runs" in row})):
         caption += f"; {_several(runs)}"
     table = Table(header=header, rows=cells, caption=caption)
-    return Recorded(rows=tuple(rows), table=table, where=where_from(found))
+    return RecordedRows(rows=tuple(rows), table=table, where=where_from(found))
 
 
 def recorded_picture(

@@ -9,7 +9,7 @@ from chunkprefill.metrics.breakdown import WORDS
 from chunkprefill.plots.parts import breakdown_picture
 from chunkprefill.plots.style import Picture, Table
 from chunkprefill_course.digests import digest as read_digest
-from chunkprefill_course.gpu_recording import Recorded, recorded, where_from
+from chunkprefill_course.gpu_recording import RecordedRows, recorded, where_from
 
 #: The parts of vLLM's step and of ours, and what is said of each. "pass" is drawn by neither.
 STEP_WORDS = {
@@ -30,7 +30,7 @@ def parts_digest() -> dict[str, Any]:
     return read_digest("parts")
 
 
-def step_parts(document: Mapping[str, Any] | None = None) -> Recorded:
+def step_parts(document: Mapping[str, Any] | None = None) -> RecordedRows:
     """vLLM's step and ours, part by part, on the same steps: a row a part, a column an engine, badged.
 
     Of the steps that hold a chunk. Below the parts stand the pass, the whole step and the share that is not the pass.
@@ -39,7 +39,7 @@ def step_parts(document: Mapping[str, Any] | None = None) -> Recorded:
     found = parts_digest() if document is None else document
     rows = {row["engine"]: row for row in found.get("rows", ()) if "chunk" in row["step"]}
     if len(rows) < 2:
-        return Recorded(rows=(), table=None, where="")
+        return RecordedRows(rows=(), table=None, where="")
     cells = []
     for part, words in STEP_WORDS.items():
         taken = [row["parts_s"].get(part) for row in rows.values()]
@@ -57,7 +57,7 @@ def step_parts(document: Mapping[str, Any] | None = None) -> Recorded:
     counts = " and ".join(str(row["n"]) for row in rows.values())
     caption = f"{first['step']}, {found['model']} in {found['dtype']}: medians of {counts} steps"
     table = Table(header=("part of a step", *rows), rows=cells, caption=caption)
-    return Recorded(
+    return RecordedRows(
         rows=tuple(rows.values()), table=table, where=f"vLLM {found['vllm']}, {where_from(found)}"
     )
 
@@ -89,7 +89,7 @@ def host_picture(
     )
 
 
-def idle_table(model: str = "Llama-3-8B") -> Recorded:
+def idle_table(model: str = "Llama-3-8B") -> RecordedRows:
     """The recorded run with its idle share beside what lies behind it: the run's seconds and the launching in them."""
     found = recorded("scheduling", model=model)
     cells = []
@@ -102,7 +102,7 @@ def idle_table(model: str = "Llama-3-8B") -> Recorded:
     caption = (
         f"{model}: {middle} of {max(runs)} runs; launching, and idle between passes, as shares of the run"
     )
-    return Recorded(
+    return RecordedRows(
         rows=found.rows, table=Table(header=header, rows=cells, caption=caption), where=found.where
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from chunkprefill.plots.style import Picture, Table
 from chunkprefill_course.columns import columns_picture
 from chunkprefill_course.digests import digest as read_digest
-from chunkprefill_course.gpu_recording import Recorded, where_from
+from chunkprefill_course.gpu_recording import RecordedRows, where_from
 
 COLUMNS = ("vLLM", "our engine", "simulator")
 #: What a column's numbers are, in words; s.
@@ -80,7 +80,7 @@ def recorded_vllm(
     settings: Sequence[str] = DOCUMENT_RUNS,
     *,
     document: Mapping[str, Any] | None = None,
-) -> Recorded:
+) -> RecordedRows:
     """One measure of the recorded runs, three columns beside each other, badged.
 
     what: a key of MEASURES. settings: of the runs; the six with one document, unless named. Where nothing was
@@ -90,26 +90,26 @@ def recorded_vllm(
         raise ValueError(f"no measure {what!r}; there are {', '.join(MEASURES)}")
     rows = vllm_rows(settings, document)
     if not rows:
-        return Recorded(rows=(), table=None, where="")
+        return RecordedRows(rows=(), table=None, where="")
     said = _count if what == "preemptions" else _s
     cells = [
         (name, *(said(vllm_number(row["columns"][c], what)) for c in COLUMNS)) for name, row in rows.items()
     ]
     table = Table(header=("vLLM's settings", *COLUMNS), rows=cells, caption=f"{MEASURES[what]}; one run each")
-    return Recorded(rows=tuple(rows.values()), table=table, where=vllm_where(document))
+    return RecordedRows(rows=tuple(rows.values()), table=table, where=vllm_where(document))
 
 
-def vllm_verdicts(*, document: Mapping[str, Any] | None = None) -> Recorded:
+def vllm_verdicts(*, document: Mapping[str, Any] | None = None) -> RecordedRows:
     """What a probe, told nothing, said of each of the recorded servers."""
     rows = {n: r for n, r in vllm_rows(document=document).items() if "verdict" in r}
     if not rows:
-        return Recorded(rows=(), table=None, where="")
+        return RecordedRows(rows=(), table=None, where="")
     cells = [(n, r["flags"], r["verdict"]["name"], r["verdict"]["step"] or "–") for n, r in rows.items()]
     header = ("server", "its flags", "the probe's verdict", "a step")
     table = Table(
         header=header, rows=cells, caption="What the probe said of each server; it did not know the flags"
     )
-    return Recorded(rows=tuple(rows.values()), table=table, where=vllm_where(document))
+    return RecordedRows(rows=tuple(rows.values()), table=table, where=vllm_where(document))
 
 
 def vllm_picture(

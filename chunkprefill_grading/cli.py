@@ -335,11 +335,11 @@ def collect(args: argparse.Namespace) -> None:
     """Bring submissions together."""
     from chunkprefill_grading.submission.collect import NO_ROSTER, How
     from chunkprefill_grading.submission.collect import collect as gather
-    from chunkprefill_grading.submission.roster import Columns, read_roster
+    from chunkprefill_grading.submission.roster import RosterColumns, read_roster
 
     roster = NO_ROSTER
     if args.roster:
-        columns = Columns(tuple(args.name_column), args.id_column, args.email_column, args.encoding)
+        columns = RosterColumns(tuple(args.name_column), args.id_column, args.email_column, args.encoding)
         roster = read_roster(args.roster, columns)
     tell(*roster.notes)
     done = gather(args.sources, args.out, How(roster, args.layout, args.strip))

@@ -41,7 +41,7 @@ heads, `D` numbers in a head, `L` layers. Times are in seconds, sizes in bytes, 
 
 
 @dataclass(frozen=True)
-class Room:
+class ApiPage:
     """One page: its file's name, its title, what a reader finds in it, and the modules whose names it holds."""
 
     name: str
@@ -56,43 +56,43 @@ class Room:
 
 #: A phone lays out and styles a page as a whole: all names on one page kept it busy for seconds.
 ROOMS = (
-    Room(
+    ApiPage(
         "cache",
         "Cache, model and engine",
         "Cut a prompt into chunks, build its KV cache on a model, generate from it; run many prompts on an engine.",
         tuple(f"chunkprefill.{one}" for one in ("splitting", "generation", "engine", "model", "env")),
     ),
-    Room(
+    ApiPage(
         "scheduling",
         "Scheduling",
         "Requests, plans, batches and traces; the pool of cache blocks; the loop that serves requests; the policies that decide who runs.",
         ("chunkprefill.scheduling",),
     ),
-    Room(
+    ApiPage(
         "simulation",
         "Simulation and prices",
         "Run the loop on a price in place of a model: cost models, named models and devices, workloads, capacity, calibration.",
         ("chunkprefill.simulation", "chunkprefill.configs"),
     ),
-    Room(
+    ApiPage(
         "metrics",
         "Metrics and measurements",
         "What a trace says: waits, gaps, summaries, where the time of a step goes; and how an engine is measured and profiled.",
         tuple(f"chunkprefill.{one}" for one in ("metrics", "measuring", "profiling", "recording", "measure")),
     ),
-    Room(
+    ApiPage(
         "plots",
         "Pictures",
         "Draw a trace or numbers: each picture is an SVG with its caption, its description and a table of its numbers.",
         ("chunkprefill.plots",),
     ),
-    Room(
+    ApiPage(
         "servers",
         "Real servers",
         "Probe a running server, read what the probe recorded, and get advice on the server's settings.",
         ("chunkprefill.servers",),
     ),
-    Room(
+    ApiPage(
         "course",
         "The course's own",
         "Forms that ask and answer, and recorded runs: what the notebooks and pages use beside the library.",
@@ -105,7 +105,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.Assign | ast.AnnAssign
 
 
 @dataclass(frozen=True)
-class Found:
+class DefinedAt:
     """Where a public name is defined: its node, and the source lines around it."""
 
     node: Definition
@@ -139,18 +139,18 @@ def module_path(module: str) -> Path:
 
 
 @cache
-def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> Found:
+def find(module: str, name: str, *, seen: frozenset[str] = frozenset()) -> DefinedAt:
     """The definition of `name`, followed through `from … import` where a package hands it on."""
     path = module_path(module)
     source = path.read_text("utf8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return Found(node, source.splitlines())
+            return DefinedAt(node, source.splitlines())
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if isinstance(node, ast.Assign | ast.AnnAssign) and any(
             getattr(t, "id", "") == name for t in targets
         ):
-            return Found(node, source.splitlines())
+            return DefinedAt(node, source.splitlines())
     for inner, names in public_table(source).items():  # a package with a lazy table of its own
         if name in names:
             return find(f"{module}.{inner}", name, seen=seen | {module})
@@ -236,7 +236,7 @@ def is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
-def class_lines(found: Found, name: str) -> list[str]:
+def class_lines(found: DefinedAt, name: str) -> list[str]:
     """A class as MyST: how it is made, its docstring, its public methods."""
     node = found.node
     assert isinstance(node, ast.ClassDef)
@@ -301,7 +301,7 @@ def rows_read(value: ast.AST | None) -> list[str]:
     return []
 
 
-def constant_lines(found: Found, node: ast.Assign | ast.AnnAssign, name: str) -> list[str]:
+def constant_lines(found: DefinedAt, node: ast.Assign | ast.AnnAssign, name: str) -> list[str]:
     """A constant as MyST: a table of names as a list, any other value as it is written, if it is short."""
     note = [prose(found.lead(node)), ""]
     if rows := rows_read(node.value):
@@ -328,7 +328,7 @@ def tables() -> dict[str, list[str]]:
     return found
 
 
-def room_of(module: str) -> Room:
+def room_of(module: str) -> ApiPage:
     """The one room that holds `module`."""
     found = [room for room in ROOMS if room.holds(module)]
     if len(found) != 1:
@@ -343,7 +343,7 @@ def label(module: str, name: str) -> str:
     return f"api-{'class-' if is_class else ''}{name}"
 
 
-def room_page(room: Room) -> str:
+def room_page(room: ApiPage) -> str:
     """A room's page: each of its modules, each of their names."""
     short = room.package.split()[-1]
     out = [f"# {room.title}, name by name", "", MADE, "", room.says]

@@ -35,7 +35,7 @@ LEFT, RIGHT = 104, 496  # the plot's edges, in user units; left of it stand the 
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulatedRun:
     """One simulated run as the picture needs it; times in s."""
 
     title: str
@@ -55,7 +55,7 @@ class Run:
 
 
 @cache
-def runs() -> tuple[Run, Run]:
+def runs() -> tuple[SimulatedRun, SimulatedRun]:
     """The same two requests under both policies, priced by kernels that were timed: Llama-3.1-8B on an H100."""
     both = []
     for title, policy in (
@@ -72,7 +72,7 @@ def runs() -> tuple[Run, Run]:
                 boxes.append((rid, step.start, step.end, chunk.start >= prompts[rid]))
                 if chunk.emits:
                     tokens[rid].append(step.end)
-        both.append(Run(title, tuple(boxes), tokens))
+        both.append(SimulatedRun(title, tuple(boxes), tokens))
     return both[0], both[1]
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.gpu.roofline import Ceilings, Row
+from benchmarks.gpu.roofline import Ceilings, SequencePart
 from benchmarks.runner import turn
 from chunkprefill.configs import MODELS as SHAPES
 from chunkprefill.engine import Engine
@@ -144,7 +144,7 @@ class Lab:
         return engine
 
     def step(
-        self, name: str, rows: Sequence[Row], *, scattered: bool = False, graphs: bool = False
+        self, name: str, rows: Sequence[SequencePart], *, scattered: bool = False, graphs: bool = False
     ) -> Callable[[], tuple[float, float]]:
         """One step of an engine, to be run again and again: seconds of the pass, and of the whole step.
 

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 
 from benchmarks.gpu.lab import MODELS, JsonRow, Lab, median
-from benchmarks.gpu.roofline import Ceilings, Row, prefill_roofline, roofline
+from benchmarks.gpu.roofline import Ceilings, SequencePart, prefill_roofline, roofline
 from benchmarks.prefill import flops
 from chunkprefill.generation import chunk_lengths, prefill
 from chunkprefill.model.cache import KVCache
@@ -94,11 +94,13 @@ def tiles(lab: Lab) -> Iterator[JsonRow]:
         sizes = [edge + more for edge in edges for more in (-1, 0, 1)]
         if lab.late(name):
             return
-        work: dict[int, Callable[[], tuple[float, float]]] = {n: lab.step(name, [Row(0, n)]) for n in sizes}
+        work: dict[int, Callable[[], tuple[float, float]]] = {
+            n: lab.step(name, [SequencePart(0, n)]) for n in sizes
+        }
         samples = lab.rounds(work, lab.pick(tiny=2, smoke=5, full=15), warm=2)
         for n in sizes:
             passes = [one for one, _ in samples[n]]
-            least = roofline(MODELS[name], [Row(0, n)], lab.top)
+            least = roofline(MODELS[name], [SequencePart(0, n)], lab.top)
             yield {"model": name, "tokens": n, "s": median(passes), "roofline_s": least, "samples_s": passes}
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from chunkprefill.model.config import Config
 
 
-class Row(NamedTuple):
+class SequencePart(NamedTuple):
     """A sequence's part in a pass: positions `start` to `start + length`; whether it makes a token."""
 
     start: int
@@ -38,7 +38,7 @@ class Ceilings:
         return max(flops / self.flops, values * self.value_bytes / self.copy)
 
 
-def operators(config: Config, rows: Sequence[Row], top: Ceilings) -> dict[str, float]:
+def operators(config: Config, rows: Sequence[SequencePart], top: Ceilings) -> dict[str, float]:
     """Seconds by operator, all layers together; their sum is the operator roofline of the pass.
 
     The operators are the four matrix products of a layer, the attention of each chunk, that of all rows of
@@ -67,7 +67,7 @@ def operators(config: Config, rows: Sequence[Row], top: Ceilings) -> dict[str, f
     return seconds
 
 
-def roofline(config: Config, rows: Sequence[Row], top: Ceilings) -> float:
+def roofline(config: Config, rows: Sequence[SequencePart], top: Ceilings) -> float:
     """Seconds: the sum over operators of max(compute, memory)."""
     return sum(operators(config, rows, top).values())
 
@@ -75,12 +75,12 @@ def roofline(config: Config, rows: Sequence[Row], top: Ceilings) -> float:
 def prefill_roofline(config: Config, n_tokens: int, chunk: int, top: Ceilings) -> float:
     """The same of a whole prompt in chunks, of which the last alone makes a token."""
     starts = range(0, n_tokens, chunk)
-    rows = [Row(at, min(chunk, n_tokens - at), at + chunk >= n_tokens) for at in starts]
+    rows = [SequencePart(at, min(chunk, n_tokens - at), at + chunk >= n_tokens) for at in starts]
     assert len(rows) == ceil(n_tokens / chunk)
     return sum(roofline(config, [row], top) for row in rows)
 
 
-def pass_bytes(config: Config, rows: Sequence[Row], value_bytes: int) -> int:
+def pass_bytes(config: Config, rows: Sequence[SequencePart], value_bytes: int) -> int:
     """Bytes that a decode-only pass cannot do without: every weight once, every cached key and value once."""
     weights = config.n_layers * config.linear_params + (
         config.head_params if any(r.emits for r in rows) else 0
@@ -95,7 +95,7 @@ def _product(wide: int, out: int, n: int, top: Ceilings) -> float:
     return top.operator(2.0 * wide * out * n, wide * out + n * (wide + out))
 
 
-def _attention(c: Config, rows: Sequence[Row], top: Ceilings) -> float:
+def _attention(c: Config, rows: Sequence[SequencePart], top: Ceilings) -> float:
     """Of one layer and one launch: query-key pairs, keys and values read once, queries and outputs."""
     pairs = sum(row.length * row.start + row.length * (row.length + 1) / 2 for row in rows)
     moved = sum(2 * c.d_kv * (row.start + row.length) + 2 * c.d_q * row.length for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.gpu.lab import MODELS, JsonRow, Lab, in_groups, median, say
-from benchmarks.gpu.roofline import Row, operators, pass_bytes, roofline
+from benchmarks.gpu.roofline import SequencePart, operators, pass_bytes, roofline
 
 Load = tuple[int, int, int, int]  # chunk, cached before it, decodes, context of each
 
@@ -72,17 +72,17 @@ def step_rows(lab: Lab, loads: Sequence[Load]) -> Iterator[JsonRow]:
 def why_no_graphs(lab: Lab, name: str) -> str:
     """Why a step cannot be played back from a CUDA graph; empty where it can."""
     try:
-        lab.step(name, [Row(1, 1)], graphs=True)()
+        lab.step(name, [SequencePart(1, 1)], graphs=True)()
     except (ValueError, RuntimeError) as error:
         return str(error)[:300]
     return ""
 
 
-def rows_of(load: Load) -> list[Row]:
+def rows_of(load: Load) -> list[SequencePart]:
     """The sequences of a step; the chunk is no prompt's last, so it makes no token."""
     chunk, before, n_decodes, context = load
-    first = [Row(before, chunk, False)] if chunk else []
-    return first + [Row(context, 1)] * n_decodes
+    first = [SequencePart(before, chunk, False)] if chunk else []
+    return first + [SequencePart(context, 1)] * n_decodes
 
 
 def step_row(lab: Lab, name: str, load: Load, samples: Sequence[tuple[float, float]]) -> JsonRow:

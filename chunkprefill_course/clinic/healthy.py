@@ -35,7 +35,7 @@ KERNELS = 10  # in a layer, as `CudaGraphs` counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class Traffic:
     """What comes: two classes of requests, by prompt and output tokens (least, most), and how often."""
 
     names: tuple[str, str]
@@ -75,7 +75,7 @@ class Scene:
     """A healthy server under its load."""
 
     machine: Machine
-    load: Load
+    load: Traffic
     requests: tuple[Request, ...]
     healthy: Settings
     size: int  # tokens of a full step
@@ -142,7 +142,7 @@ def _launch(rng: random.Random, fault: str, seconds: float, n_layers: int) -> fl
     return rng.uniform(1.7, 2.3) * seconds / (KERNELS * n_layers)
 
 
-def _load(rng: random.Random, fault: str) -> Load:
+def _load(rng: random.Random, fault: str) -> Traffic:
     """Who comes. Some faults need company: long prompts to stand behind, or long answers."""
     low, answer = rng.randint(120, 500), rng.randint(50, 130)
     documents = rng.random() < 0.5  # whether there are any, and how many of a hundred requests
@@ -157,7 +157,7 @@ def _load(rng: random.Random, fault: str) -> Load:
     elif fault in ("long-head", "prefill-first", "budget-too-large"):
         n_long = rng.randint(4, 10)
     first = rng.randint(2500, 7000)
-    return Load(
+    return Traffic(
         names=rng.choice(CLASSES),
         short=((low, int(low * rng.uniform(1.5, 3))), (answer, int(answer * rng.uniform(1.3, 2)))),
         long=((first, int(first * rng.uniform(1.2, 1.7))), (rng.randint(10, 30), rng.randint(40, 80))),
@@ -166,7 +166,7 @@ def _load(rng: random.Random, fault: str) -> Load:
     )
 
 
-def _step(cost: Kernels, decodes: float, chunk: float, load: Load) -> float:
+def _step(cost: Kernels, decodes: float, chunk: float, load: Traffic) -> float:
     """Seconds of a step of so many decodes and prompt tokens of this load."""
     n, (prompt, output) = round(decodes), load.means
     rows = [(int(prompt + output / 2), 1)] * n + [(int(prompt / 2), round(chunk))] * (chunk >= 1)

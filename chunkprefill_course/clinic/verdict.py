@@ -14,7 +14,7 @@ from chunkprefill_course.clinic.server import Settings
 from chunkprefill_course.forms.feedback import Feedback
 
 
-class Case(Protocol):
+class JudgedCase(Protocol):
     """What a verdict asks of a case: see `clinic.Case`."""
 
     @property
@@ -32,7 +32,7 @@ class Case(Protocol):
     def replay(self, **changes: Any) -> Replay: ...
 
 
-def check(case: Case, cause: object, evidence: object, fix: object) -> Feedback:
+def check(case: JudgedCase, cause: object, evidence: object, fix: object) -> Feedback:
     """See `Case.check`."""
     if cause is None or cause is ...:
         return Feedback(ok=None, message=f"Name a cause: one of {_keys(CAUSES)}.")
@@ -69,7 +69,7 @@ def check(case: Case, cause: object, evidence: object, fix: object) -> Feedback:
     return _fixed(case, shown, fix)
 
 
-def _fixed(case: Case, shown: str, fix: object) -> Feedback:
+def _fixed(case: JudgedCase, shown: str, fix: object) -> Feedback:
     try:
         if isinstance(fix, Mapping):
             changes = {str(name): value for name, value in fix.items()}
@@ -101,7 +101,7 @@ def result(replay: Replay) -> str:
     return f"Replayed with {replay.words}: {'; '.join(said)}."
 
 
-def against(case: Case, cause: str) -> str:
+def against(case: JudgedCase, cause: str) -> str:
     """Why it is not this: numbers of this case, and what its fix would come to."""
     board = case.dashboard
     if case.cause == HEALTHY:
@@ -120,7 +120,7 @@ def _harmless(b: Dashboard, row: str) -> str:
     return f"`{row}` is {b.say(row)}. Odd or not, it breaks no promise."
 
 
-def _idle_fix(case: Case, fix: str) -> str:
+def _idle_fix(case: JudgedCase, fix: str) -> str:
     """What the fix for another cause comes to here."""
     changes = case.changes(fix)
     if all(getattr(case.settings, name) == value for name, value in changes.items()):
@@ -245,7 +245,7 @@ _REASONS = {
 }
 
 
-def evidence_against(case: Case, rows: list[str]) -> str:
+def evidence_against(case: JudgedCase, rows: list[str]) -> str:
     """Which of the rows named do not show the cause, and why; "" if they do."""
     board, telling = case.dashboard, case.tells()
     for row in rows:

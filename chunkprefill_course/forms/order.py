@@ -25,7 +25,7 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class Card:
     """One card to be put in order: a short key, its words, and what it does to the bench, or why not."""
 
     key: str
@@ -64,7 +64,7 @@ class Order:
     title: str
     prompt: str
     start: Callable[[], Any]
-    steps: tuple[Step, ...]
+    steps: tuple[Card, ...]
     said: Callable[[Any], str]
     picture: Callable[[Any], str]
     finish: Callable[[Any], str]

@@ -86,7 +86,7 @@ def policy_of(choice: Mapping[str, Any]) -> Any:
     return getattr(cp, name)(**given)
 
 
-class Watched:
+class ProgressTold:
     """A policy that tells how far the run is; it decides nothing itself."""
 
     def __init__(self, policy: Any, tell: Callable[[str], Any], n_requests: int) -> None:
@@ -148,7 +148,7 @@ def _run(experiment: Mapping[str, Any], tell: Callable[[str], Any]) -> dict[str,
     tell("Serving.")
     trace = cp.simulate(
         requests,
-        Watched(policy, tell, len(requests)),
+        ProgressTold(policy, tell, len(requests)),
         price,
         pool,
         scheduling=scheduling,

@@ -19,7 +19,7 @@ from chunkprefill_grading.marking.lasting import PURSE, LastingSession
 from chunkprefill_grading.marking.mark import Mark, mark
 from chunkprefill_grading.marking.pool import Died, judged
 from chunkprefill_grading.marking.results import Result, hash_of, load, total, write
-from chunkprefill_grading.marking.shards import WHOLE, Shard
+from chunkprefill_grading.marking.shards import WHOLE, ClassPart
 from chunkprefill_grading.problems.draw import stamp
 from chunkprefill_grading.problems.key import checked
 from chunkprefill_grading.sandbox import limits as sandbox
@@ -217,7 +217,7 @@ def run(
     by: Judging,
     *,
     jobs: int = 1,
-    shard: Shard = WHOLE,
+    shard: ClassPart = WHOLE,
     quiet: bool = False,
 ) -> list[Result]:
     """Grade who is not graded yet, or from another notebook, key or grader; returns the new results.

@@ -17,7 +17,7 @@ from chunkprefill_course.forms.answers import number as plain_number
 YES, NO = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 
 
-class Reading:
+class ReadAnswer:
     """An answer as it is judged. trouble: why it is none, or what of it is none. lacking: what is missing."""
 
     def __init__(self, value, trouble="", lacking=""):
@@ -33,15 +33,15 @@ def look(names, name, form):
         return f"{name}: not answered yet"
     try:
         if form["kind"] in DOES:
-            found = Reading(answer, DOES[form["kind"]](answer, form))
+            found = ReadAnswer(answer, DOES[form["kind"]](answer, form))
         else:
             found = read(plain_parts(answer), form)
     except NotImplementedError:
         return f"{name}: not answered yet"
     except Unusable as error:
-        found = Reading(None, str(error).removeprefix("it returned ").replace("; ", ": "))
+        found = ReadAnswer(None, str(error).removeprefix("it returned ").replace("; ", ": "))
     except Exception as error:
-        found = Reading(None, " ".join(f"it raised {type(error).__name__}: {error}".split())[:300])
+        found = ReadAnswer(None, " ".join(f"it raised {type(error).__name__}: {error}".split())[:300])
     if found.value is None and not found.trouble:
         return f"{name}: not answered yet"
     if found.trouble:
@@ -68,24 +68,24 @@ def letters(answer, form):
     if isinstance(answer, list) and all(isinstance(each, str) and each != UNREADABLE for each in answer):
         answer = "\n".join(answer)
     if not isinstance(answer, str):
-        return Reading(None, f"a string of letters is asked for, this is {kind_of(answer)}")
+        return ReadAnswer(None, f"a string of letters is asked for, this is {kind_of(answer)}")
     text = re.sub(r"\\[A-Za-z]+", " ", _visible(answer).casefold())  # \to, \rightarrow
     if not any(each.isdecimal() for each in form["of"]):
         text = re.sub(r"(?m)^[^\w\n]*\d+[.):](?=\s*[^\W\d_])", "", text)  # the numbers of a list
     found = [each for each in text if each.isalnum()]
     if not found:
-        return Reading(None, "" if not answer.strip() else "no letter stands there")
+        return ReadAnswer(None, "" if not answer.strip() else "no letter stands there")
     if strange := [each for each in found if each not in form["of"].casefold()]:
-        return Reading(None, f"there is no step {strange[0]!r}; the letters are {form['of']}")
+        return ReadAnswer(None, f"there is no step {strange[0]!r}; the letters are {form['of']}")
     if len(set(found)) < len(found):
-        return Reading(None, "a letter stands there twice; once is enough")
-    return Reading(found)
+        return ReadAnswer(None, "a letter stands there twice; once is enough")
+    return ReadAnswer(found)
 
 
 def numbers(answer, form):
     """Numbers by name: those that are there, and which are not."""
     if not isinstance(answer, dict):
-        return Reading(
+        return ReadAnswer(
             None, f"a dict of {len(form['names'])} numbers is asked for, this is {kind_of(answer)}"
         )
     found, missing, bad = {}, [], []
@@ -97,15 +97,15 @@ def numbers(answer, form):
         else:
             found[name] = number
     if not found and not bad:
-        return Reading(None)
+        return ReadAnswer(None)
     lacking = f"{len(missing)} of {len(form['names'])} numbers are missing: {', '.join(missing)}"
-    return Reading(found, bad[0] if bad else "", lacking if missing else "")
+    return ReadAnswer(found, bad[0] if bad else "", lacking if missing else "")
 
 
 def truths(answer, form):
     """True or False by name."""
     if not isinstance(answer, dict):
-        return Reading(
+        return ReadAnswer(
             None, f"a dict of {len(form['names'])} truth values is asked for, this is {kind_of(answer)}"
         )
     found, missing, bad = {}, [], []
@@ -117,10 +117,10 @@ def truths(answer, form):
         else:
             found[name] = said
     if not found and not bad:
-        return Reading(None)
+        return ReadAnswer(None)
     lacking = f"{', '.join(missing)} missing: True or False"
     trouble = f"{', '.join(bad)}: neither True nor False" if bad else ""
-    return Reading(found, trouble, lacking if missing else "")
+    return ReadAnswer(found, trouble, lacking if missing else "")
 
 
 def rows(answer, form):
@@ -129,7 +129,7 @@ def rows(answer, form):
     if isinstance(answer, dict) and set(answer) in (set(range(1, n + 1)), set(range(n))):
         answer = [answer[key] for key in sorted(answer)]
     if not isinstance(answer, list) or len(answer) > n:
-        return Reading(None, f"a list of {n} dicts is asked for, one for each iteration")
+        return ReadAnswer(None, f"a list of {n} dicts is asked for, one for each iteration")
     made = []
     for t, row in enumerate(answer, 1):
         if row is None:
@@ -137,19 +137,21 @@ def rows(answer, form):
         if not isinstance(row, dict) or not {_plainly(key) for key in row} <= {
             _plainly(name) for name in names
         }:
-            return Reading(None, f"iteration {t}: a dict of the tokens of {' and '.join(names)} is asked for")
+            return ReadAnswer(
+                None, f"iteration {t}: a dict of the tokens of {' and '.join(names)} is asked for"
+            )
         tokens = {
             name: 0 if value is None else as_whole(value, "tokens")
             for name, value in zip(names, _named(row, names))
         }
         if any(each is None or each < 0 for each in tokens.values()):
-            return Reading(None, f"iteration {t}: tokens are whole numbers of at least 0")
+            return ReadAnswer(None, f"iteration {t}: tokens are whole numbers of at least 0")
         order = [_plainly(key) for key in row]
         kept = sorted((name for name in names if tokens[name]), key=lambda name: order.index(_plainly(name)))
         made.append({name: tokens[name] for name in kept})
     if not any(made):
-        return Reading(None)
-    return Reading(made, "", f"{len(made)} of {n} iterations are planned" if len(made) < n else "")
+        return ReadAnswer(None)
+    return ReadAnswer(made, "", f"{len(made)} of {n} iterations are planned" if len(made) < n else "")
 
 
 def choice(answer, form):
@@ -158,27 +160,27 @@ def choice(answer, form):
         answer = answer[0]
     said = "or ".join([", ".join(form["of"][:-1]) + " ", form["of"][-1]])
     if not isinstance(answer, str):
-        return Reading(None, f"one of {said} is asked for, this is {kind_of(answer)}")
+        return ReadAnswer(None, f"one of {said} is asked for, this is {kind_of(answer)}")
     text = re.sub(r"[\W_]+", "", _visible(answer).casefold())
     if not text:
-        return Reading(None)
+        return ReadAnswer(None)
     labels = [each.casefold() for each in form["of"]]
     if text not in labels:
         text = re.sub(r"^(?:answer|option|choice)", "", text)
     if text not in labels:
-        return Reading(None, f"one of {said} is asked for")
-    return Reading(text)
+        return ReadAnswer(None, f"one of {said} is asked for")
+    return ReadAnswer(text)
 
 
 def settings(answer, form):
     """Settings by name: numbers within their range, and words."""
     if not isinstance(answer, dict):
-        return Reading(None, f"a dict of settings is asked for, this is {kind_of(answer)}")
+        return ReadAnswer(None, f"a dict of settings is asked for, this is {kind_of(answer)}")
     known = {_plainly(name): name for name in form["names"]}
     made = {}
     for key, value in answer.items():
         if _plainly(key) not in known:
-            return Reading(
+            return ReadAnswer(
                 None, f"there is no setting {str(key)[:30]!r}; there are {', '.join(form['names'])}"
             )
         name = known[_plainly(key)]
@@ -188,16 +190,16 @@ def settings(answer, form):
             least, most = form["ranges"][name]
             number = as_whole(value)
             if number is None or not least <= number <= most:
-                return Reading(None, f"{name} is a whole number from {least:,} to {most:,}")
+                return ReadAnswer(None, f"{name} is a whole number from {least:,} to {most:,}")
             made[name] = number
             continue
         words = {_plainly(word): word for word in form.get("words", {}).get(name, ())}
         if words and (not isinstance(value, str) or _plainly(value) not in words):
-            return Reading(None, f"{name} is one of {', '.join(words.values())}")
+            return ReadAnswer(None, f"{name} is one of {', '.join(words.values())}")
         if not words and not isinstance(value, str) and as_number(value) is None:
-            return Reading(None, f"{name} is neither a number nor a word")
+            return ReadAnswer(None, f"{name} is neither a number nor a word")
         made[name] = words[_plainly(value)] if words else value
-    return Reading(made or None)
+    return ReadAnswer(made or None)
 
 
 # --- what the readers share --------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from chunkprefill_grading.problems.draw import pick, stamp, stream
 from chunkprefill_grading.problems.ps1_attention import attention_question
 from chunkprefill_grading.problems.ps1_order import order_question
 from chunkprefill_grading.problems.ps1_store import store_question
-from chunkprefill_grading.problems.sheet import Answers, Question, Sheet, Verdict, numbers_right
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, Sheet, numbers_right
 from chunkprefill_grading.problems.texts import fill
 
 #: what may be asked of a prompt that is cut into chunks: words, and a hint
@@ -61,7 +61,7 @@ def counts_question(rng: random.Random) -> Question:
     hints = {"passes": "The last chunk may be shorter; it is a pass all the same."}
     hints |= {name: ASKED[name][1] for name in asked}
 
-    def judge(answers: Answers) -> Verdict:
+    def judge(answers: Answers) -> Judgement:
         """Points for each number."""
         return numbers_right(answers.value("counts"), dict(right), points, hints=hints)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chunkprefill_grading.problems.hidden import TOLERANCE, hidden_inputs, normal, tried
-from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, tally
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, tally
 from chunkprefill_grading.problems.texts import fill
 from chunkprefill_grading.sandbox.session import ArraySpec
 
@@ -211,7 +211,7 @@ def attention_question(rng: random.Random, seed: Callable[[str], random.Random])
                 return False, why
         return True, ""
 
-    def judge(answers: Answers) -> Verdict:
+    def judge(answers: Answers) -> Judgement:
         """2 points for a prompt's first chunk, 2 for a later one, 2 for far keys."""
         cases = (
             ("first", "A first chunk"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from chunkprefill_grading.problems import forms
 from chunkprefill_grading.problems.draw import pick
-from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, refused
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, refused
 
 #: what does not belong, whatever the prompt: each is a mistake that people make
 DECOYS = (
@@ -74,24 +74,24 @@ def order_question(rng: random.Random) -> Question:
     meaning = {letter: key for letter, (key, _) in dealt}
     wanted = [key for key, _ in right]
 
-    def judge(answers: Answers) -> Verdict:
+    def judge(answers: Answers) -> Judgement:
         """4 points; 2 where everything runs but something is missing or superfluous."""
         keys, why = read(answers.value("order"), meaning)
         if why:
-            return Verdict(0, why)
+            return Judgement(0, why)
         mine = [key for key in keys if key in wanted]
         if rule := broken(mine, len(lengths)):
-            return Verdict(0, f"Played step by step, {rule}.")
+            return Judgement(0, f"Played step by step, {rule}.")
         if not all(f"chunk{i}" in mine for i in range(len(lengths))):
-            return Verdict(0, "The cache is not complete at the end: a chunk never runs.")
+            return Judgement(0, "The cache is not complete at the end: a chunk never runs.")
         lacking, extra = len(wanted) - len(mine), len(keys) - len(mine)
         if lacking or extra:
             words = [
                 f"{lacking} steps are missing" * bool(lacking),
                 f"{extra} do not belong there" * bool(extra),
             ]
-            return Verdict(2, f"What is there works; {' and '.join(filter(None, words))}.")
-        return Verdict(4)
+            return Judgement(2, f"What is there works; {' and '.join(filter(None, words))}.")
+        return Judgement(4)
 
     listed = "\n".join(f"- `{letter}`: {text}" for letter, (_, text) in dealt)
     n_tokens = sum(lengths)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chunkprefill_grading.problems.hidden import EXACT, TOLERANCE, hidden_inputs, normal, tried
-from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, tally
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, tally
 from chunkprefill_grading.problems.texts import fill
 from chunkprefill_grading.sandbox.session import ArraySpec
 
@@ -166,7 +166,7 @@ def store_question(rng: random.Random, seed: Callable[[str], random.Random]) -> 
                 return False, why
         return True, ""
 
-    def judge(answers: Answers) -> Verdict:
+    def judge(answers: Answers) -> Judgement:
         """1 point for values, which hang on few of the rules, 2 for a first chunk's keys, 3 for a later one's."""
         cases = (
             (1.0, "values", ("values",), "Values of a later chunk"),

@@ -12,7 +12,7 @@ from chunkprefill_grading.problems.draw import stamp, stream
 from chunkprefill_grading.problems.ps2_decide import decide_question, setup
 from chunkprefill_grading.problems.ps2_load import loads, service
 from chunkprefill_grading.problems.ps2_statements import statements_question
-from chunkprefill_grading.problems.sheet import Answers, Question, Sheet, Verdict, refused, tally
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, Sheet, refused, tally
 
 
 def plan_question(rng: random.Random) -> Question:
@@ -37,11 +37,11 @@ def plan_question(rng: random.Random) -> Question:
         hints=none,
     )
 
-    def judge(answers: Answers) -> Verdict:
+    def judge(answers: Answers) -> Judgement:
         """2 points up to the iteration in which the short request comes, 2 for the rest."""
         rows, why = plan_rows(answers.value("plan"), n)
         if why:
-            return Verdict(0, why)
+            return Judgement(0, why)
         played = playback.play(rows)
         kept = len(played.batches) - (played.rule not in ("", "early", "contract"))  # a broken row ran, too
         comment = f"Played: {played.said}" if played.rule else ""

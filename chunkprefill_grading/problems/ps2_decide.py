@@ -8,8 +8,16 @@ from typing import Any
 
 from chunkprefill.scheduling.core import Plan, ScheduleError
 from chunkprefill_grading.problems import forms
-from chunkprefill_grading.problems.ps2_load import BOUNDS, DOCUMENTS, GIVEN_UP, WHOLE, Endless, Load, Service
-from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, tally
+from chunkprefill_grading.problems.ps2_load import (
+    BOUNDS,
+    DOCUMENTS,
+    GIVEN_UP,
+    WHOLE,
+    Endless,
+    HeldWorkload,
+    Service,
+)
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, tally
 from chunkprefill_grading.problems.texts import fill
 from chunkprefill_grading.sandbox.session import BadAnswer, NoAnswer, Refused, SessionEnded
 from chunkprefill_grading.sandbox.wire import FORMS
@@ -116,7 +124,7 @@ class Decisions:
         return made
 
 
-def judge_decide(answers: Answers, hidden: list[Load], form: Interface) -> Verdict:
+def judge_decide(answers: Answers, hidden: list[HeldWorkload], form: Interface) -> Judgement:
     """Points for each promise that holds in all hidden workloads, the later ones only with the first.
 
     A run that ends early keeps none.
@@ -153,9 +161,9 @@ def far(over: list[float]) -> str:
     )
 
 
-def _ended(why: str) -> Verdict:
+def _ended(why: str) -> Judgement:
     """Nothing is left to judge."""
-    return Verdict(0, f"A run on one of the hidden workloads did not come to its end: {why}.", (why,))
+    return Judgement(0, f"A run on one of the hidden workloads did not come to its end: {why}.", (why,))
 
 
 def broken_rule(error: ScheduleError) -> str:
@@ -167,7 +175,9 @@ def broken_rule(error: ScheduleError) -> str:
     return next((rule for words, rule in rules.items() if words in str(error)), "a rule of the contract")
 
 
-def decide_question(rng: random.Random, s: Service, hidden: list[Load], public: list[Load]) -> Question:
+def decide_question(
+    rng: random.Random, s: Service, hidden: list[HeldWorkload], public: list[HeldWorkload]
+) -> Question:
     """Write `decide`: judged outside, on workloads that no student has seen."""
     form = interface(rng)
     signature = ", ".join(form.signature)
@@ -212,7 +222,7 @@ def decide_question(rng: random.Random, s: Service, hidden: list[Load], public: 
     )
 
 
-def _rows(load: Load) -> str:
+def _rows(load: HeldWorkload) -> str:
     """Requests as lines of tuples."""
     rows = [f"({r.rid}, {r.arrival}, {r.n_prompt}, {r.n_output})," for r in load.requests]
     return "\n".join("    " + " ".join(rows[i : i + 4]) for i in range(0, len(rows), 4))

@@ -32,7 +32,7 @@ class Endless(Exception):
 
 
 @dataclass(frozen=True)
-class Machine:
+class StepPrice:
     """Seconds of a step: a fixed part, a part a token, a part a query-key pair, a part a decode.
 
     tile: tokens; a chunk pays for whole tiles. launch: s more for each chunk.
@@ -70,12 +70,12 @@ class Reached(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Load:
+class HeldWorkload:
     """A workload and what it is held to. A chat has at most `chat` prompt tokens; the rest are documents."""
 
     name: str
     requests: tuple[Request, ...]
-    machine: Machine
+    machine: StepPrice
     tbt: float  # s, the bound on every gap
     ttft: float  # s, the bound on every chat's first token
     chat: int  # tokens
@@ -107,7 +107,7 @@ class Load:
                 raise Endless
             return seconds
 
-        watched = Watched(policy, self, hopeless) if hopeless else policy
+        watched = StopsWhenLate(policy, self, hopeless) if hopeless else policy
         trace = simulate(self.requests, watched, cost, POOL)
         events = metrics.Events(trace)
         first, gaps = metrics.ttft(events), metrics.tbt(events)
@@ -133,11 +133,11 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Watched:
+class StopsWhenLate:
     """A policy whose run ends as soon as a request has waited too long for a first token."""
 
     policy: Any
-    load: Load
+    load: HeldWorkload
     hopeless: Reached
 
     def schedule(self, state: State) -> Plan:
@@ -159,7 +159,7 @@ def _decodes(batch: Batch) -> list[bool]:
 class Service:
     """What a drawn problem set shows of the server: the machine and the rules."""
 
-    machine: Machine
+    machine: StepPrice
     tbt: float
     ttft: float
     chat: int
@@ -179,7 +179,7 @@ def service(rng: random.Random) -> Service:
     form = rng.choice(FORMS)
     tile = rng.choice([12, 16, 20, 24, 28, 32]) if form == "tiles" else 1
     launch = near(rng, 4e-4, 9e-4, 6) if form == "launches" else 0.0
-    machine = Machine(base, token, pair, decode, tile, launch)
+    machine = StepPrice(base, token, pair, decode, tile, launch)
     tbt = round(base * (1.38 + 0.1 * rng.random()), 3)
     return Service(machine, tbt, 1.5, rng.randrange(550, 651, 10), rng.choice([0.3, 0.35, 0.4]), document)
 
@@ -199,7 +199,7 @@ def chats(
         out.append(Request(f"r{len(out)}", round(t, 3), n_prompt, n_output))
 
 
-def loads(rng: random.Random, s: Service) -> list[Load]:
+def loads(rng: random.Random, s: Service) -> list[HeldWorkload]:
     """Three workloads: a document beside chats, then beside more of them; a stream of chats that leaves it
     little; documents in a row.
     """
@@ -228,5 +228,5 @@ def loads(rng: random.Random, s: Service) -> list[Load]:
         came = sorted(requests, key=lambda request: request.arrival)
         names = rng.sample(range(1000), len(came))  # a name tells nothing
         renamed = [Request(n, r.arrival, r.n_prompt, r.n_output) for n, r in zip(names, came)]
-        out.append(Load(name, tuple(renamed), s.machine, s.tbt, s.ttft, s.chat, s.owed))
+        out.append(HeldWorkload(name, tuple(renamed), s.machine, s.tbt, s.ttft, s.chat, s.owed))
     return out

@@ -16,7 +16,7 @@ from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.simulate import simulate
 from chunkprefill_course.forms.feedback import counted
-from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, truths_right
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, truths_right
 from chunkprefill_grading.problems.texts import fill
 
 Statement = tuple[str, bool]
@@ -24,7 +24,7 @@ N_STATEMENTS = 10
 
 
 @dataclass(frozen=True)
-class Scene:
+class Situation:
     """Chats that decode, documents that come, chats behind them; run whole, in chunks, or shortest first."""
 
     n_chats: int
@@ -81,7 +81,7 @@ class Scene:
         )
 
 
-def statements(rng: random.Random, scene: Scene) -> Iterator[Statement]:
+def statements(rng: random.Random, scene: Situation) -> Iterator[Statement]:
     """Each with its truth, which is looked up in the runs, or counted.
 
     Every one compares a number of the scene with a drawn one, so that each form of words is now true and now
@@ -155,7 +155,7 @@ def statements(rng: random.Random, scene: Scene) -> Iterator[Statement]:
 def statements_question(rng: random.Random) -> Question:
     """A scene and ten statements on it, under drawn names."""
     document = rng.randrange(6000, 12001, 100)
-    scene = Scene(
+    scene = Situation(
         rng.randrange(4, 11),
         rng.randrange(1, 4),
         document,
@@ -166,7 +166,7 @@ def statements_question(rng: random.Random) -> Question:
     right = {f"s{number}": truth for number, (_, truth) in zip(rng.sample(range(100, 1000), len(kept)), kept)}
     statement = dict(zip(right, (words for words, _ in kept)))
 
-    def judge(answers: Answers) -> Verdict:
+    def judge(answers: Answers) -> Judgement:
         """4 points, one less for each statement that is judged wrongly or not at all."""
         return truths_right(answers.value("statements"), right, 4)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from chunkprefill_grading.problems.draw import labels, near, pick, stamp, stream
 from chunkprefill_grading.problems.ps3_case import case_questions
-from chunkprefill_grading.problems.sheet import Answers, Question, Sheet, Verdict, chosen, numbers_right
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, Sheet, chosen, numbers_right
 
 OVERHEAD_TOLERANCE = 1e-4  # relative: one request or one token more or less is outside, in every draw
 #: The card Q4: what follows most directly; the first is right.
@@ -34,13 +34,13 @@ def tasks_questions(rng: random.Random) -> list[Question]:
     dealt = dict(zip(labels(rng, len(CONSEQUENCES)), pick(rng, CONSEQUENCES, len(CONSEQUENCES))))
     (right_label,) = [each for each, words in dealt.items() if words == CONSEQUENCES[0]]
 
-    def consequence(answers: Answers) -> Verdict:
+    def consequence(answers: Answers) -> Judgement:
         answer, why = chosen(answers.value("consequence"), list(dealt))
         if why:
-            return Verdict(0, why, ("no label",))
+            return Judgement(0, why, ("no label",))
         if answer == right_label:
-            return Verdict(1)
-        return Verdict(0, "It does not follow, or not most directly.", ("another consequence",))
+            return Judgement(1)
+        return Judgement(0, "It does not follow, or not most directly.", ("another consequence",))
 
     text = (
         f"A prompt of {n:,} tokens used to be prefilled in one pass. Now it is cut into chunks of {chunk:,} "

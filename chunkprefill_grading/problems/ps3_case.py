@@ -18,7 +18,7 @@ from chunkprefill_course import clinic
 from chunkprefill_course.clinic.server import WORDS
 from chunkprefill_grading.problems import forms
 from chunkprefill_grading.problems.draw import labels, pick
-from chunkprefill_grading.problems.sheet import Answers, Question, Verdict, chosen, numbers_right, refused
+from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, chosen, numbers_right, refused
 from chunkprefill_grading.problems.texts import fill
 
 N_RECORDS = 500  # steps that are shown of a run
@@ -115,7 +115,7 @@ def vars_of(settings: clinic.Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
 
-def fixed(case: clinic.Case, answer: Any, labelled: dict[str, str] | None = None) -> Verdict:
+def fixed(case: clinic.Case, answer: Any, labelled: dict[str, str] | None = None) -> Judgement:
     """5 points for a change of one setting under which every promise is kept; 2 for half of the way.
 
     labelled: settings by the labels of the answer; None: by their own names.
@@ -123,21 +123,23 @@ def fixed(case: clinic.Case, answer: Any, labelled: dict[str, str] | None = None
     now = vars_of(case.settings)
     changed, why = change(now, answer, labelled or {name: name for name in now})
     if why:
-        return Verdict(0, why)
+        return Judgement(0, why)
     try:
         replay = case.replay(**changed)
     except (ScheduleError, ValueError):
-        return Verdict(0, "With this setting the server could never serve some request.", ("it cannot run",))
+        return Judgement(
+            0, "With this setting the server could never serve some request.", ("it cannot run",)
+        )
     if replay.restored:
-        return Verdict(5)
+        return Judgement(5)
     before, after = (
         max(board.values[row] / bound for row, bound in board.bounds.items()) - 1
         for board in (replay.before, replay.after)
     )
     moved = f"the promise that fares worst was missed by {before:.0%} before, and is by {after:.0%} now"
     if after <= before / 2:
-        return Verdict(2, f"Replayed: it helps, and not enough; {moved}.", ("helps, and not enough",))
-    return Verdict(0, f"Replayed: it does not mend it; {moved}.", ("does not mend it",))
+        return Judgement(2, f"Replayed: it helps, and not enough; {moved}.", ("helps, and not enough",))
+    return Judgement(0, f"Replayed: it does not mend it; {moved}.", ("does not mend it",))
 
 
 def change(now: dict[str, Any], answer: Any, labelled: dict[str, str]) -> tuple[dict[str, Any], str]:
@@ -229,14 +231,14 @@ def fault_question(rng: random.Random, case: clinic.Case) -> Question:
     dealt = dict(zip(labels(rng, len(causes)), causes))
     (right,) = [label for label, cause in dealt.items() if cause == case.cause]
 
-    def fault(answers: Answers) -> Verdict:
+    def fault(answers: Answers) -> Judgement:
         """1 point: to name it is the least part of a diagnosis."""
         answer, why = chosen(answers.value("fault"), list(dealt))
         if why:
-            return Verdict(0, why, ("no label",))
+            return Judgement(0, why, ("no label",))
         if answer == right:
-            return Verdict(1)
-        return Verdict(0, "The records and the engine's report speak against it.", ("another fault",))
+            return Judgement(1)
+        return Judgement(0, "The records and the engine's report speak against it.", ("another fault",))
 
     listed = "\n".join(f"- `{label}`: {clinic.CAUSES[cause]}" for label, cause in dealt.items())
     return Question(

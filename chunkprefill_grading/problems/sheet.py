@@ -15,7 +15,7 @@ Answers = Any  # chunkprefill_grading.sandbox.session.Session
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What an answer earned, and what was wrong with it, in words that give nothing away.
 
     missed: the parts that were wrong, in words that are the same for everybody: what a summary counts.
@@ -47,7 +47,7 @@ class Question:
     starter: str = ""
     solution: str = ""
     form: dict[str, Any] = field(default_factory=dict)
-    judge: Callable[[Answers], Verdict] | None = None
+    judge: Callable[[Answers], Judgement] | None = None
     rubric: str = ""
     given: str = ""
     public: str = ""
@@ -81,14 +81,14 @@ class Sheet:
         return sum(question.points for question in self.questions)
 
 
-def tally(parts: Sequence[tuple[float, bool, str]], names: Sequence[str] = ()) -> Verdict:
+def tally(parts: Sequence[tuple[float, bool, str]], names: Sequence[str] = ()) -> Judgement:
     """Points of the parts that are right; the comments of those that are not, one after the other.
 
     names: of the parts, for `missed`.
     """
     points = sum(points for points, right, _ in parts if right)
     said = " ".join(comment for _, right, comment in parts if not right and comment)
-    return Verdict(points, said, tuple(name for name, (_, right, _) in zip(names, parts) if not right))
+    return Judgement(points, said, tuple(name for name, (_, right, _) in zip(names, parts) if not right))
 
 
 ROUNDING = (
@@ -103,7 +103,7 @@ def numbers_right(
     *,
     tolerance: float = 0.0,
     hints: dict[str, str] | None = None,
-) -> Verdict:
+) -> Judgement:
     """Points for each named number that is right, to a relative tolerance; hints say where to look again.
 
     points: of each, or of each by its name.
@@ -129,11 +129,11 @@ def chosen(answer: Any, labels: list[str]) -> tuple[str, str]:
     return given.value or "", "" if given.value else refused(given).comment
 
 
-def refused(given: forms.Reading) -> Verdict:
+def refused(given: forms.ReadAnswer) -> Judgement:
     """No points, with the reason in a sentence. NoAnswer where nothing was answered."""
     if not given.trouble:
         raise NoAnswer()
-    return Verdict(0, sentence(given.trouble))
+    return Judgement(0, sentence(given.trouble))
 
 
 def sentence(words: str) -> str:
@@ -142,7 +142,7 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
 
 
-def truths_right(answer: Any, right: dict[str, bool], points: float) -> Verdict:
+def truths_right(answer: Any, right: dict[str, bool], points: float) -> Judgement:
     """All points, less a quarter of them for each statement that is wrong or left out, and never below 0."""
     given = forms.read(answer, {"kind": "truths", "names": list(right)})
     if given.value is None:
@@ -151,4 +151,4 @@ def truths_right(answer: Any, right: dict[str, bool], points: float) -> Verdict:
     n_left = len(right) - len(given.value)
     said = f"{len(wrong)} of {len(right)} statements are judged wrongly." if wrong else ""
     left = f"{n_left} have no True or False." if n_left else ""
-    return Verdict(max(0.0, points - points / 4 * (len(wrong) + n_left)), f"{said} {left}".strip())
+    return Judgement(max(0.0, points - points / 4 * (len(wrong) + n_left)), f"{said} {left}".strip())

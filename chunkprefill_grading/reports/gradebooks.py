@@ -13,7 +13,7 @@ from chunkprefill_grading.reports.tables import safe
 from chunkprefill_grading.submission.lateness import duration
 from chunkprefill_grading.submission.layouts import is_blind
 from chunkprefill_grading.submission.roster import damage, name_keys
-from chunkprefill_grading.submission.spreadsheet import Table, folded, is_damaged, unguarded
+from chunkprefill_grading.submission.spreadsheet import SavedTable, folded, is_damaged, unguarded
 
 KINDS = ("moodle", "canvas", "gradescope", "blackboard", "brightspace", "classroom")
 COMMENTS = "Feedback comments"
@@ -50,8 +50,8 @@ class _Columns:
 
 
 def filled(
-    results: Sequence[Result], table: Table, kind: str, titles: Titles = NO_TITLES
-) -> tuple[Table, list[str]]:
+    results: Sequence[Result], table: SavedTable, kind: str, titles: Titles = NO_TITLES
+) -> tuple[SavedTable, list[str]]:
     """The table with grades, and comments where it has room for them; and what is worth telling.
 
     A student is found by the learning system's number, else by login name or address, else by a full name
@@ -81,7 +81,7 @@ def filled(
     return (_for_canvas(done, columns.grade) if kind == "canvas" else done), notes
 
 
-def made(results: Sequence[Result], kind: str, title: str) -> tuple[Table, list[str]]:
+def made(results: Sequence[Result], kind: str, title: str) -> tuple[SavedTable, list[str]]:
     """A gradebook where there is none to fill in: of Canvas's ids, or of addresses; and who is left out."""
     if kind == "canvas":
         header: tuple[str, ...] = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section", title)
@@ -90,16 +90,18 @@ def made(results: Sequence[Result], kind: str, title: str) -> tuple[Table, list[
         rows: list[tuple[str, ...]] = [("Points Possible", "", "", "", "", most)]
         rows += [(safe(r.name), r.lms_id, "", "", "", grade(r, most)) for r in known]
         left = [f"{r.student}: no number of Canvas's" for r in results if r.lms != "canvas"]
-        return Table(header, tuple(rows)), left
+        return SavedTable(header, tuple(rows)), left
     if kind in ("gradescope", "classroom"):
         header = ("Name", "Email", title, "Max Points", "Status")
         known = [result for result in results if result.email]
         rows = [(safe(r.name), safe(r.email), grade(r, ""), f"{r.max_score:g}", r.status) for r in known]
-        return Table(header, tuple(rows)), [f"{r.student}: no address" for r in results if not r.email]
+        return SavedTable(header, tuple(rows)), [f"{r.student}: no address" for r in results if not r.email]
     raise ValueError(f"--format {kind} needs --worksheet FILE: the table that {kind.title()} exports")
 
 
-def _columns(table: Table, kind: str, titles: Titles, results: Sequence[Result]) -> tuple[Table, _Columns]:
+def _columns(
+    table: SavedTable, kind: str, titles: Titles, results: Sequence[Result]
+) -> tuple[SavedTable, _Columns]:
     numbers = _number_columns(table, kind, titles)
     names = [i for i in [table.column("name", titles.name)] if i is not None] if titles.name else []
     first, last = table.columns("first"), table.columns("last")
@@ -146,7 +148,7 @@ def _columns(table: Table, kind: str, titles: Titles, results: Sequence[Result])
     return table, columns
 
 
-def _maximum(table: Table, grade_column: int) -> int | None:
+def _maximum(table: SavedTable, grade_column: int) -> int | None:
     """The column of what a grade may be at most; in a language that is not known, the one beside the grades."""
     known, beside = table.column("maximum"), grade_column + 1
     if known is not None or beside >= len(table.header):
@@ -156,7 +158,7 @@ def _maximum(table: Table, grade_column: int) -> int | None:
     return beside if is_most else None
 
 
-def _number_columns(table: Table, kind: str, titles: Titles) -> list[int]:
+def _number_columns(table: SavedTable, kind: str, titles: Titles) -> list[int]:
     """Columns of the numbers that this very system gives: another's may be equal by chance."""
     if titles.identifier:
         return [i for i in [table.column("identifier", titles.identifier)] if i is not None]
@@ -169,7 +171,7 @@ def _number_columns(table: Table, kind: str, titles: Titles) -> list[int]:
     return [] if kind == "brightspace" else known + table.columns("number")
 
 
-def _tells_participants(table: Table, column: int) -> bool:
+def _tells_participants(table: SavedTable, column: int) -> bool:
     """Whether a column holds "Participant 123"; the first column, in any language."""
     cells = [row[column].strip().lstrip("'") for row in table.rows if row[column].strip()]
     if not cells or not all(map(_DIGITS.search, cells)):
@@ -178,7 +180,7 @@ def _tells_participants(table: Table, column: int) -> bool:
     return all(map(is_blind, cells)) or (column == 0 and len(cells) > 1 and len(words) == 1 and words != {""})
 
 
-def _assignment(table: Table, kind: str, titles: Titles, results: Sequence[Result]) -> int:
+def _assignment(table: SavedTable, kind: str, titles: Titles, results: Sequence[Result]) -> int:
     """The column of the assignment: the one that is named, or the one that has the problem set's name."""
     wanted = folded(titles.assignment or titles.grade or results[0].problem_set)
     plain = [folded(re.sub(r"\s*(?:\(\d+\)|\[.*|<.*|\|.*)$", "", title)) for title in table.header]
@@ -198,7 +200,7 @@ def _assignment(table: Table, kind: str, titles: Titles, results: Sequence[Resul
     raise ValueError(f"no column {wanted!r}; there are {shown}; --assignment says which")
 
 
-def _heads(table: Table, columns: _Columns, kind: str) -> set[int]:
+def _heads(table: SavedTable, columns: _Columns, kind: str) -> set[int]:
     """Rows of no student: "Points Possible" and the like."""
     words = ("points possible", "manual posting", "points", "date", "student, test")
     heads = set()
@@ -209,7 +211,7 @@ def _heads(table: Table, columns: _Columns, kind: str) -> set[int]:
     return heads
 
 
-def _odd_rows(table: Table, columns: _Columns, too_long: set[int]) -> list[str]:
+def _odd_rows(table: SavedTable, columns: _Columns, too_long: set[int]) -> list[str]:
     """What is wrong with rows, by the names in them."""
     notes = []
     ids = sorted({*columns.numbers, *columns.users, *table.columns("number")})
@@ -221,7 +223,7 @@ def _odd_rows(table: Table, columns: _Columns, too_long: set[int]) -> list[str]:
     return notes
 
 
-def _possible(table: Table, columns: _Columns, heads: set[int]) -> str:
+def _possible(table: SavedTable, columns: _Columns, heads: set[int]) -> str:
     said = _MAXIMUM.search(table.header[columns.grade])
     if said:
         return said[1]
@@ -233,7 +235,7 @@ def _possible(table: Table, columns: _Columns, heads: set[int]) -> str:
 
 
 def _matched(
-    results: Sequence[Result], table: Table, columns: _Columns, kind: str, heads: set[int]
+    results: Sequence[Result], table: SavedTable, columns: _Columns, kind: str, heads: set[int]
 ) -> tuple[dict[int, Result], list[str]]:
     """Row -> its student. Where two rows or two students claim each other, neither is guessed."""
     numbered = {r.lms_id.casefold(): r for r in results if r.lms == kind and r.lms_id}
@@ -287,7 +289,7 @@ def _matched(
     return matches, notes
 
 
-def _is_elsewhere(result: Result, table: Table, columns: _Columns, kind: str) -> bool:
+def _is_elsewhere(result: Result, table: SavedTable, columns: _Columns, kind: str) -> bool:
     """Whether a student has a number of this very system: then a name alone proves nothing."""
     return (
         result.lms == kind and bool(result.lms_id) and bool(columns.numbers) and kind in ("moodle", "canvas")
@@ -310,13 +312,13 @@ def _number_of(cell: str) -> str:
     return digits[0] if digits else ""
 
 
-def _has_commas(table: Table, columns: _Columns) -> bool:
+def _has_commas(table: SavedTable, columns: _Columns) -> bool:
     """Whether the table writes "12,50", in its grades or in what they may be at most."""
     places = [columns.grade, *([columns.maximum] if columns.maximum is not None else [])]
     return any(re.fullmatch(r"\s*'?\d+,\d{1,2}\s*", row[i]) for row in table.rows for i in places)
 
 
-def _for_canvas(table: Table, column: int) -> Table:
+def _for_canvas(table: SavedTable, column: int) -> SavedTable:
     """The columns that Canvas reads, and no other assignment's: their grades may have changed meanwhile."""
     kept = [i for i, title in enumerate(table.header) if folded(title) in CANVAS]
     return table.only([*kept, *([column] if column not in kept else [])])

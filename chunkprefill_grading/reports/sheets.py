@@ -13,7 +13,7 @@ from chunkprefill_grading.marking.log import Event
 from chunkprefill_grading.marking.results import Result, answer_id
 from chunkprefill_grading.marking.settle import Decided
 from chunkprefill_grading.reports.tables import csv_text
-from chunkprefill_grading.submission.spreadsheet import Table
+from chunkprefill_grading.submission.spreadsheet import SavedTable
 
 COLUMNS = ("student", "file", "question", "max_points", "answer_id", "answer", "points", "comment")
 MORE = ("note", "marked_by", "marked_points", "criteria")
@@ -110,7 +110,7 @@ def import_points(
     folder: Path,
     results: Sequence[Result],
     decisions: Decided,
-    table: Table,
+    table: SavedTable,
     *,
     by: str,
     replace: bool = False,

@@ -84,7 +84,7 @@ def checked(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Decoded:
     """A table's bytes in one encoding: how many titles and names are known, and how its foreign words are spelt.
 
     n_spelt: words that a language of this encoding may have. n_odd: words that none has, and signs where no
@@ -105,7 +105,7 @@ class Reading:
         """The larger, the likelier."""
         return self.n_known, self.weight + self.n_family - 3 * self.n_odd
 
-    def rivals(self, other: Reading) -> bool:
+    def rivals(self, other: Decoded) -> bool:
         """Whether the other reads otherwise, and nothing speaks against it that does not speak against this."""
         return (
             self.text != other.text
@@ -140,7 +140,7 @@ def decoded(data: bytes, n_known: Callable[[str], int], named: str = "") -> tupl
         text = data.decode("utf-8-sig")
         if marked or not _is_chance(text):
             return text, "utf-8", False
-        by_chance = Reading("utf-8", text, n_known(text), 0, 0, 0, 0)
+        by_chance = Decoded("utf-8", text, n_known(text), 0, 0, 0, 0)
         others = [each for each in _readings(data, n_known) if each.n_spelt and not each.n_odd]
         if not others:
             return text, "utf-8", False
@@ -159,8 +159,8 @@ def decoded(data: bytes, n_known: Callable[[str], int], named: str = "") -> tupl
     return best.text, best.encoding, not is_titled
 
 
-def _readings(data: bytes, n_known: Callable[[str], int]) -> list[Reading]:
-    made: list[Reading] = []
+def _readings(data: bytes, n_known: Callable[[str], int]) -> list[Decoded]:
+    made: list[Decoded] = []
     for encoding in ENCODINGS:
         with contextlib.suppress(UnicodeDecodeError):
             made.append(reading(data.decode(encoding), encoding, n_known))
@@ -179,7 +179,7 @@ def _is_chance(text: str) -> bool:
 _SAY = "--encoding says which it is, or save it as UTF-8"
 
 
-def _shown(readings: Sequence[Reading]) -> str:
+def _shown(readings: Sequence[Decoded]) -> str:
     """The first line that is read in several ways, in each way once."""
     rows = [*zip(*(each.text.split("\n") for each in readings))]
     row = next((row for row in rows if len({*row}) > 1), rows[0])
@@ -189,14 +189,14 @@ def _shown(readings: Sequence[Reading]) -> str:
     return ", ".join(f"{line!r} in {encoding}" for line, encoding in [*ways.items()][:5])
 
 
-def reading(text: str, encoding: str, n_known: Callable[[str], int]) -> Reading:
+def reading(text: str, encoding: str, n_known: Callable[[str], int]) -> Decoded:
     """See `Reading`. Of scripts without capitals every word is written as names are."""
     words, n_odd = foreign_words(text[:_LOOKED])
     spelt = [word for word in words if _is_spelt(word, encoding)]
     weight = sum(1 if word[0].islower() or (len(word) > 1 and word.isupper()) else 2 for word in spelt)
     n_odd += len(words) - len(spelt)
     n_family = sum(c in _FAMILY for word in words for c in word) if encoding in COMMON else 0
-    return Reading(encoding, text, n_known(text), len(spelt), n_odd, weight, n_family)
+    return Decoded(encoding, text, n_known(text), len(spelt), n_odd, weight, n_family)
 
 
 def foreign_words(text: str) -> tuple[list[str], int]:

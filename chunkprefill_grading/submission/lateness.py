@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chunkprefill_grading.submission.collect import Student
 from chunkprefill_grading.submission.roster import name_keys
-from chunkprefill_grading.submission.spreadsheet import Table, folded, read_table
+from chunkprefill_grading.submission.spreadsheet import SavedTable, folded, read_table
 
 _FORMS = (
     "%Y-%m-%d %H:%M:%S",
@@ -187,7 +187,7 @@ def _later(due: float, later: re.Match[str]) -> float:
     return then.timestamp() + 86_400 * (number - days)
 
 
-def _whose(table: Table, row: Sequence[str], students: Sequence[Student]) -> list[Student]:
+def _whose(table: SavedTable, row: Sequence[str], students: Sequence[Student]) -> list[Student]:
     ids = [
         row[i].strip().casefold()
         for kind in ("email", "username", "identifier", "number")

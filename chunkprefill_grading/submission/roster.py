@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chunkprefill_grading.submission.spreadsheet import Table, folded, is_damaged, read_table, unguarded
+from chunkprefill_grading.submission.spreadsheet import SavedTable, folded, is_damaged, read_table, unguarded
 
 #: What stands in place of a name in rows that gradebooks add.
 NO_STUDENTS = frozenset(("points possible", "manual posting", "student, test", "test student"))
@@ -32,7 +32,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Columns:
+class RosterColumns:
     """What a person says of a roster: titles of its columns. name: one title, or first and last name."""
 
     name: tuple[str, ...] = ()
@@ -82,13 +82,13 @@ def name_keys(name: str) -> set[str]:
     return {key for key in keys if key}
 
 
-def read_roster(path: Path, columns: Columns | None = None) -> Roster:
+def read_roster(path: Path, columns: RosterColumns | None = None) -> Roster:
     """The class in a table: of any encoding and delimiter, its headers in one of many languages, or none.
 
     columns: titles that a person names, before what the titles are known to mean. Raises ValueError for a
     file that holds no name, and for a title that is not there.
     """
-    columns = columns or Columns()
+    columns = columns or RosterColumns()
     table = read_table(path, columns.encoding)
     try:
         return _people(table, columns)
@@ -96,7 +96,7 @@ def read_roster(path: Path, columns: Columns | None = None) -> Roster:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _people(table: Table, columns: Columns) -> Roster:
+def _people(table: SavedTable, columns: RosterColumns) -> Roster:
     where, notes = _name_columns(table, columns)
     rows: Sequence[Sequence[str]] = table.rows
     if where is None:  # no title that is known: a list of names alone, or a header in another language
@@ -151,7 +151,7 @@ def _without_sums(people: Sequence[Person]) -> list[Person]:
     return [person for person in people if not is_sum(person)]
 
 
-def _name_columns(table: Table, columns: Columns) -> tuple[list[int] | None, list[str]]:
+def _name_columns(table: SavedTable, columns: RosterColumns) -> tuple[list[int] | None, list[str]]:
     if columns.name:
         named = [table.column("name", title) for title in columns.name]
         return [i for i in named if i is not None], []
@@ -172,7 +172,7 @@ def _name_columns(table: Table, columns: Columns) -> tuple[list[int] | None, lis
     return None, []
 
 
-def _with_untitled(table: Table, name: int) -> tuple[list[int], list[str]]:
+def _with_untitled(table: SavedTable, name: int) -> tuple[list[int], list[str]]:
     """The column of names; and the one beside it, where their title is merged over both."""
     beside = [row[name + 1].strip() for row in table.rows] if name + 1 < len(table.header) else []
     has_words = sum(bool(cell) and not re.search(r"[\d@]", cell) for cell in beside) > len(beside) // 2

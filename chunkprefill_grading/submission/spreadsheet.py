@@ -217,7 +217,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Table:
+class SavedTable:
     """A table that was read, and how it was saved, so that it can be written back the same way.
 
     lines: the whole file, blank lines and words above the titles with it; none for a table that was made.
@@ -267,11 +267,11 @@ class Table:
             if len(each) > all_have or any(cell.strip(' "') for cell in each[len(self.header) :])
         }
 
-    def with_rows(self, rows: Sequence[Sequence[str]]) -> Table:
+    def with_rows(self, rows: Sequence[Sequence[str]]) -> SavedTable:
         """The same table with other rows."""
         return replace(self, rows=tuple(tuple(row) for row in rows))
 
-    def with_column(self, title: str) -> Table:
+    def with_column(self, title: str) -> SavedTable:
         """The same table with one more column, of blanks: every line gets its cell, as readers count them."""
         width, lines = len(self.header), list(self.lines)
         for place in self.places if lines else ():
@@ -283,7 +283,7 @@ class Table:
         rows = tuple((*row, "") for row in self.rows)
         return replace(self, header=(*self.header, title), rows=rows, lines=tuple(lines))
 
-    def only(self, columns: Sequence[int]) -> Table:
+    def only(self, columns: Sequence[int]) -> SavedTable:
         """The same table with these columns alone."""
 
         def kept(cells: Sequence[str]) -> tuple[str, ...]:
@@ -403,7 +403,7 @@ def _fit(head: str, delimiter: str) -> tuple[bool, int]:
     return first > 1 and set(widths) == {first}, first
 
 
-def read_table(path: Path, encoding: str = "", names: Collection[str] = ()) -> Table:
+def read_table(path: Path, encoding: str = "", names: Collection[str] = ()) -> SavedTable:
     """The table in a file. encoding: where a person names it. names: some that may stand in it, which tell
     how it is spelt. ValueError, with the file's name, for what is no table.
     """
@@ -419,7 +419,7 @@ def read_table(path: Path, encoding: str = "", names: Collection[str] = ()) -> T
         raise ValueError(f"{path}: cannot be read as a table: {said}") from None
 
 
-def parse_table(data: bytes, encoding: str = "", names: Collection[str] = ()) -> Table:
+def parse_table(data: bytes, encoding: str = "", names: Collection[str] = ()) -> SavedTable:
     """The table in some bytes, in the encoding that is named or one that is found. ValueError for no table."""
     foreign = set(foreign_words("\n".join(names))[0])
 
@@ -459,7 +459,7 @@ def parse_table(data: bytes, encoding: str = "", names: Collection[str] = ()) ->
     if len(below) < len(text):
         lines.insert(0, Line((text[: len(text) - len(below)],), ""))
         places = [place + 1 for place in places]
-    return Table(
+    return SavedTable(
         header,
         rows,
         delimiter,

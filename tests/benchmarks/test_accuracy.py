@@ -63,13 +63,13 @@ def made(tmp_path):
 
 
 def test_a_run_of_our_own_is_predicted_exactly(made):
-    row = accuracy.judged(accuracy.Run.load(made()))
+    row = accuracy.judged(accuracy.MeasuredRun.load(made()))
     assert all(abs(off) < 1e-4 for each in row["error"].values() for off in each.values())
     assert row["all_within_bound"] and row["requests"] == 30 and row["preemptions"] == 0
 
 
 def test_a_slower_server_shows_in_every_time(made):
-    row = accuracy.judged(accuracy.Run.load(made(off=0.25)))
+    row = accuracy.judged(accuracy.MeasuredRun.load(made(off=0.25)))
     assert not row["all_within_bound"]
     assert all(off < -0.1 for off in row["error"]["TPOT"].values())
     assert row["error"]["tokens a second"]["all"] > 0
@@ -83,7 +83,7 @@ def test_what_is_no_run_is_refused_by_name(tmp_path):
     for text in ("{}", "[]", "not json", json.dumps({"engine": {}, "requests": [], "path": "a/b"})):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"no\.json: not a measured run"):
-            accuracy.Run.load(path)
+            accuracy.MeasuredRun.load(path)
 
 
 @pytest.mark.parametrize(
@@ -131,18 +131,18 @@ def test_a_run_that_would_be_read_as_another_is_refused_by_name(made, spoil, mes
     spoil(document)
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"made\.json: not a measured run.*" + message):
-        accuracy.Run.load(path)
+        accuracy.MeasuredRun.load(path)
 
 
 def test_the_rules_that_a_run_names_are_those_it_is_replayed_by(made):
     rules = {"policy": "priority", "enable_chunked_prefill": False, "long_prefill_token_threshold": 64}
-    run = accuracy.Run.load(made(**rules, max_model_len=4096, kv_dtype="fp8"))
+    run = accuracy.MeasuredRun.load(made(**rules, max_model_len=4096, kv_dtype="fp8"))
     assert run.policy() == cp.VllmV1(1024, 64, max_model_len=4096, **rules)
     assert "cache in fp8" in str(run.price())
 
 
 def test_settings_that_change_nothing_are_passed_over(made):
-    row = accuracy.judged(accuracy.Run.load(made(pp=1, dp=1, ep=False, enforce_eager=False, seed=3)))
+    row = accuracy.judged(accuracy.MeasuredRun.load(made(pp=1, dp=1, ep=False, enforce_eager=False, seed=3)))
     assert row["all_within_bound"]
 
 
@@ -152,7 +152,7 @@ def test_where_blocks_were_not_recorded_the_servers_share_of_memory_tells_them(m
         document = json.loads(path.read_text())
         document["engine"] |= {"n_blocks": None, "gpu_memory_utilization": share, "kv_dtype": "auto"}
         path.write_text(json.dumps(document))
-        blocks.append(accuracy.Run.load(path).pool().n_blocks)
+        blocks.append(accuracy.MeasuredRun.load(path).pool().n_blocks)
     assert blocks[0] == cp.pool_for("llama-3.1-8b", "rtx4090", budget=1024, max_seqs=64).n_blocks < blocks[1]
 
 
@@ -212,12 +212,12 @@ def test_a_run_without_prefix_caching_needs_no_hashes(made):
     for row in document["requests"]:
         del row["blocks"]
     path.write_text(json.dumps(document))
-    assert accuracy.judged(accuracy.Run.load(path))["all_within_bound"]
+    assert accuracy.judged(accuracy.MeasuredRun.load(path))["all_within_bound"]
 
 
 def test_figures_may_be_kept_but_not_the_runs(made):
     """Nothing of a single request is in the document."""
-    row = accuracy.judged(accuracy.Run.load(made()))
+    row = accuracy.judged(accuracy.MeasuredRun.load(made()))
     text = json.dumps(row)
     assert '"blocks"' not in text and "arrival" not in text and len(text) < 12_000
 
@@ -227,6 +227,6 @@ def test_runs_that_others_measured():
     folder = shared_dir()
     need("shared", folder and (folder / "runs").is_dir(), "no measured runs")
     for path in sorted((folder / "runs").glob("*.json")):  # type: ignore[operator]
-        for metric, each in accuracy.error_of(accuracy.Run.load(path)).items():
+        for metric, each in accuracy.error_of(accuracy.MeasuredRun.load(path)).items():
             for statistic, off in each.items():
                 assert abs(off) < 0.065, (path.stem, metric, statistic, off)

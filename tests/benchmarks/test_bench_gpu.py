@@ -21,7 +21,7 @@ from benchmarks.gpu import equality as gpu_equality
 from benchmarks.gpu import lab as gpu_lab
 from benchmarks.gpu import run as gpu
 from benchmarks.gpu import targets as gpu_targets
-from benchmarks.gpu.roofline import Ceilings, Row, operators, pass_bytes, prefill_roofline, roofline
+from benchmarks.gpu.roofline import Ceilings, SequencePart, operators, pass_bytes, prefill_roofline, roofline
 from benchmarks.prefill import flops
 from chunkprefill.configs import LLAMA3_8B
 from chunkprefill.model import attention
@@ -101,19 +101,21 @@ def test_ratios_and_fractions_follow_from_seconds_and_ceilings(document: dict[st
 
 def test_the_mixed_step_of_the_literature() -> None:
     """512 tokens beside 64 decodes at 2k on an 8B model: 16.2 ms as a sum, though one max would say 10.7."""
-    rows = [Row(0, 512, False), *[Row(2048, 1)] * 64]
+    rows = [SequencePart(0, 512, False), *[SequencePart(2048, 1)] * 64]
     assert roofline(LLAMA3_8B, rows, H100) == pytest.approx(16.2e-3, rel=0.02)
 
 
 ROWS = st.lists(
-    st.builds(Row, st.integers(0, 300), st.integers(1, 40), st.booleans()), min_size=1, max_size=6
+    st.builds(SequencePart, st.integers(0, 300), st.integers(1, 40), st.booleans()), min_size=1, max_size=6
 )
 TOP = st.builds(Ceilings, st.floats(1e9, 1e15), st.floats(1e9, 1e13), st.just(2))
 SHAPE = Config(n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, vocab_size=50, d_ff=48)
 
 
 @given(ROWS, TOP)
-def test_the_roofline_is_no_shorter_than_all_arithmetic_and_all_bytes(rows: list[Row], top: Ceilings) -> None:
+def test_the_roofline_is_no_shorter_than_all_arithmetic_and_all_bytes(
+    rows: list[SequencePart], top: Ceilings
+) -> None:
     """Counted another way: operations of the whole pass, and weights and caches read once."""
     n, n_emits = sum(r.length for r in rows), sum(r.emits for r in rows)
     c = SHAPE
@@ -131,7 +133,7 @@ def test_the_roofline_is_no_shorter_than_all_arithmetic_and_all_bytes(rows: list
     assert seconds <= (1 + 1e-9) * (arithmetic / top.flops + _all_values(c, rows) * 2 / top.copy)
 
 
-def _all_values(c: Config, rows: list[Row]) -> float:
+def _all_values(c: Config, rows: list[SequencePart]) -> float:
     """Numbers that all operators move: weights, inputs and outputs of products, caches, queries, outputs."""
     n, n_emits, moved = sum(r.length for r in rows), sum(r.emits for r in rows), 0
     shapes = (
@@ -149,7 +151,9 @@ def _all_values(c: Config, rows: list[Row]) -> float:
 
 
 @given(ROWS, TOP, st.floats(1.01, 4))
-def test_a_faster_machine_has_a_lower_roofline(rows: list[Row], top: Ceilings, factor: float) -> None:
+def test_a_faster_machine_has_a_lower_roofline(
+    rows: list[SequencePart], top: Ceilings, factor: float
+) -> None:
     faster = Ceilings(top.flops * factor, top.copy * factor, top.value_bytes)
     assert roofline(SHAPE, rows, faster) == pytest.approx(roofline(SHAPE, rows, top) / factor)
     assert set(operators(SHAPE, rows, top)) >= {"qkv", "down", "head", "chunk attention"}

@@ -9,7 +9,7 @@ import torch
 
 import chunkprefill as cp
 from benchmarks import parts as bench
-from benchmarks.vllm_worker import PARTS, Meter
+from benchmarks.vllm_worker import PARTS, PartsMeter
 from chunkprefill_course import parts_recording as recording
 
 
@@ -37,7 +37,7 @@ class Engine:
 
 
 def test_a_part_within_a_part_is_counted_once():
-    engine, meter = Engine(), Meter(Clock())
+    engine, meter = Engine(), PartsMeter(Clock())
     meter.wrap(engine, "outer", "a")
     meter.wrap(engine, "inner", "b")
     assert engine.outer() == "xx"
@@ -46,7 +46,7 @@ def test_a_part_within_a_part_is_counted_once():
 
 
 def test_a_call_that_fails_is_timed_and_leaves_nothing_behind():
-    engine, meter = Engine(), Meter(Clock())
+    engine, meter = Engine(), PartsMeter(Clock())
     meter.wrap(engine, "fails", "a")
     with pytest.raises(KeyError):
         engine.fails()

@@ -15,7 +15,7 @@ from chunkprefill_grading import cli
 from chunkprefill_grading.marking import results
 from chunkprefill_grading.marking.mark import Mark
 from chunkprefill_grading.reports import gradebooks
-from chunkprefill_grading.submission.roster import Columns, read_roster
+from chunkprefill_grading.submission.roster import RosterColumns, read_roster
 from chunkprefill_grading.submission.spreadsheet import DELIMITERS, parse_table
 from tests.grading.test_reports import result
 
@@ -201,7 +201,7 @@ def test_a_merged_title_over_two_columns_of_a_name(tmp_path):
     (tmp_path / "r.csv").write_text("Name;;Matrikel\nRoe;Ada;1\nRoe;Bob;2\n")
     read = read_roster(tmp_path / "r.csv")
     assert read.names == ["Roe Ada", "Roe Bob"] and "'Name'" in read.notes[0]
-    assert read_roster(tmp_path / "r.csv", Columns(name=("Name",))).names == ["Roe", "Roe"]
+    assert read_roster(tmp_path / "r.csv", RosterColumns(name=("Name",))).names == ["Roe", "Roe"]
 
 
 cells = st.text(st.sampled_from("aZ7 \"',;\t|é=\n\r"), max_size=6)

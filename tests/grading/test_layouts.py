@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from chunkprefill_grading.submission import archives, layouts
 from chunkprefill_grading.submission.archives import look
 from chunkprefill_grading.submission.collect import MAX_TRIES, How, collect, read_list
-from chunkprefill_grading.submission.roster import Columns, Person, Roster, read_roster
+from chunkprefill_grading.submission.roster import Person, Roster, RosterColumns, read_roster
 from chunkprefill_grading.submission.spreadsheet import read_table
 from tests.grading.shapes import DAY, SHAPES, book, packed
 
@@ -601,10 +601,10 @@ def test_rosters_of_western_windows_and_of_none_that_is_known(tmp_path):
     (tmp_path / "r.csv").write_text("Ainm;Sloinne;x\nAda;Lovelace;1\n", encoding="utf-8")
     guessed = read_roster(tmp_path / "r.csv")
     assert guessed.names == ["Ada"] and "--name-column" in guessed.notes[0]
-    told = read_roster(tmp_path / "r.csv", Columns(name=("Ainm", "Sloinne")))
+    told = read_roster(tmp_path / "r.csv", RosterColumns(name=("Ainm", "Sloinne")))
     assert told.names == ["Ada Lovelace"] and not told.notes
     with pytest.raises(ValueError, match="no column 'Nombre'"):
-        read_roster(tmp_path / "r.csv", Columns(name=("Nombre",)))
+        read_roster(tmp_path / "r.csv", RosterColumns(name=("Nombre",)))
 
 
 NAMES = {
@@ -634,10 +634,10 @@ def test_a_roster_whose_header_tells_nothing_is_read_by_its_names_and_said_to_be
     assert read.names == [*NAMES[encoding]]
     (note,) = read.notes
     assert "r.csv: not UTF-8, and read as" in note and NAMES[encoding][0] in note and "--encoding" in note
-    named = read_roster(path, Columns(encoding=encoding))
+    named = read_roster(path, RosterColumns(encoding=encoding))
     assert (named.names, named.notes) == ([*NAMES[encoding]], ())
     with pytest.raises(ValueError, match=r"r\.csv.*no encoding 'cp9999'"):
-        read_roster(path, Columns(encoding="cp9999"))
+        read_roster(path, RosterColumns(encoding="cp9999"))
 
 
 #: Names that each may stand alone in a table; some of them are as good a name in another encoding.
@@ -689,7 +689,7 @@ def test_one_name_of_an_old_encoding_is_read_as_it_is_or_asked_about(tmp_path, e
             assert read_roster(path).names == [name]
         except ValueError as error:
             assert re.search(ASKED, str(error)) and "r.csv" in str(error) and "--encoding" in str(error)
-        assert read_roster(path, Columns(encoding=encoding)).names == [name]
+        assert read_roster(path, RosterColumns(encoding=encoding)).names == [name]
         known = read_table(path, names=[f"{name} of another table", "Ada"])
         assert known.rows[0][0] == name, "who is in the class tells how a table is spelt"
 
@@ -723,7 +723,7 @@ def test_more_names_tell_what_one_does_not(tmp_path):
 def test_what_is_no_encoding_of_text_is_refused_by_name(tmp_path, name):
     (tmp_path / "r.csv").write_bytes(b"name;id\nAda;7\n")
     with pytest.raises(ValueError, match=rf"no encoding '{name}'; there are utf-8"):
-        read_roster(tmp_path / "r.csv", Columns(encoding=name))
+        read_roster(tmp_path / "r.csv", RosterColumns(encoding=name))
 
 
 @pytest.mark.parametrize(

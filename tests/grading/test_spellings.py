@@ -10,7 +10,7 @@ import pytest
 from chunkprefill_grading.problems import forms, key
 from chunkprefill_grading.problems.check_cell import check_cell
 from chunkprefill_grading.problems.ps2_decide import Decisions, Interface
-from chunkprefill_grading.problems.sheet import Question, Verdict, sentence
+from chunkprefill_grading.problems.sheet import Judgement, Question, sentence
 from chunkprefill_grading.sandbox.session import LocalSession, Refused
 from tests.grading.submissions import secrets
 
@@ -253,7 +253,7 @@ def session(name: str, code: str) -> LocalSession:
     return LocalSession([shared, f"{name} = {code}"])
 
 
-def judged(name: str, code: str) -> Verdict | None:
+def judged(name: str, code: str) -> Judgement | None:
     """What the grader says; None where it says that there is no answer, or none that can be read."""
     asked = session(name, code)
     assert not asked.troubles, asked.troubles

@@ -8,7 +8,7 @@ from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
 from chunkprefill_course.forms.boards import Cell, board
-from chunkprefill_course.forms.order import Broken, Order, Step
+from chunkprefill_course.forms.order import Broken, Card, Order
 
 LENGTHS = (4, 4, 2)  # tokens in each chunk
 N = sum(LENGTHS)
@@ -29,7 +29,7 @@ def _prompt() -> list[int]:
 
 
 @dataclass(eq=False)
-class Bench:
+class TinyModel:
     """A tiny real model at work on a prompt of ten tokens."""
 
     pieces: tuple[int, ...] = (N,)
@@ -43,19 +43,19 @@ class Bench:
         return self.cache.length if self.cache is not None else 0
 
 
-def split(bench: Bench) -> None:
+def split(bench: TinyModel) -> None:
     """Cut the prompt."""
     bench.pieces = LENGTHS
 
 
-def reserve(bench: Bench) -> None:
+def reserve(bench: TinyModel) -> None:
     """Make an empty cache."""
     from chunkprefill.model.cache import KVCache
 
     bench.cache = KVCache(_model().config, N + 1, dtype=_model().dtype)
 
 
-def run_chunk(i: int, bench: Bench) -> None:
+def run_chunk(i: int, bench: TinyModel) -> None:
     """One forward pass over chunk i, if everything that it needs is there."""
     from chunkprefill.generation import prefill
 
@@ -71,7 +71,7 @@ def run_chunk(i: int, bench: Bench) -> None:
     bench.logits = prefill(_model(), _prompt()[start:end], bench.cache)
 
 
-def pick(bench: Bench) -> None:
+def pick(bench: TinyModel) -> None:
     """The first output token."""
     if bench.filled < N:
         raise Broken(
@@ -81,7 +81,7 @@ def pick(bench: Bench) -> None:
     bench.output.append(int(bench.logits.argmax()))
 
 
-def decode(bench: Bench) -> None:
+def decode(bench: TinyModel) -> None:
     """The first decoding step: a chunk of one token."""
     from chunkprefill.generation import prefill
 
@@ -90,7 +90,7 @@ def decode(bench: Bench) -> None:
     prefill(_model(), bench.output, bench.cache)
 
 
-def said(bench: Bench) -> str:
+def said(bench: TinyModel) -> str:
     """How things stand."""
     cut = "The prompt is cut into 3 chunks" if len(bench.pieces) > 1 else "The prompt is in one piece"
     if bench.cache is None:
@@ -101,7 +101,7 @@ def said(bench: Bench) -> str:
     return f"{cut}. The cache {held}.{token}{last}"
 
 
-def picture(bench: Bench) -> str:
+def picture(bench: TinyModel) -> str:
     """The prompt above, the cache beneath, position under position."""
     cut = len(bench.pieces) > 1
     chunk_of = [i + 1 for i, length in enumerate(LENGTHS) for _ in range(length)]
@@ -116,7 +116,7 @@ def picture(bench: Bench) -> str:
     return board(rows, title=title, columns=[str(p) for p in range(N + 1)])
 
 
-def finish(bench: Bench) -> str:
+def finish(bench: TinyModel) -> str:
     """Is it the cache that a single pass would have built?"""
     import torch
 
@@ -137,15 +137,15 @@ cache_order = Order(
     id="cache-order",
     title="Build the cache, chunk by chunk",
     prompt=prose("cache-order"),
-    start=Bench,
+    start=TinyModel,
     steps=(
-        Step("split", "Cut the prompt into chunks of 4, 4 and 2 tokens.", split),
-        Step("room", "Reserve an empty cache with room for 11 positions.", reserve),
-        Step("c1", "Run the first chunk: store its keys and values.", partial(run_chunk, 0)),
-        Step("c2", "Run the second chunk: store its keys and values.", partial(run_chunk, 1)),
-        Step("c3", "Run the last chunk: store its keys and values.", partial(run_chunk, 2)),
-        Step("first", "Pick the first output token from the last position's logits.", pick),
-        Step("decode", "Begin generation: run that token as a chunk of one.", decode),
+        Card("split", "Cut the prompt into chunks of 4, 4 and 2 tokens.", split),
+        Card("room", "Reserve an empty cache with room for 11 positions.", reserve),
+        Card("c1", "Run the first chunk: store its keys and values.", partial(run_chunk, 0)),
+        Card("c2", "Run the second chunk: store its keys and values.", partial(run_chunk, 1)),
+        Card("c3", "Run the last chunk: store its keys and values.", partial(run_chunk, 2)),
+        Card("first", "Pick the first output token from the last position's logits.", pick),
+        Card("decode", "Begin generation: run that token as a chunk of one.", decode),
     ),
     said=said,
     picture=picture,

@@ -12,7 +12,7 @@ from chunkprefill.scheduling.core import Sequence as Seq
 from chunkprefill.scheduling.state import State
 from chunkprefill_course.exercises.texts import prose
 from chunkprefill_course.forms.boards import Cell, board
-from chunkprefill_course.forms.order import Broken, Order, Step
+from chunkprefill_course.forms.order import Broken, Card, Order
 
 CHUNK = 4  # tokens
 ONE = Request(1, 0, n_prompt=12, n_output=2)  # P₁₁ P₁₂ P₁₃ D₁₁
@@ -116,9 +116,9 @@ def finish(server: Server) -> str:
     return f"Sequence {left} has not finished." if left else ""
 
 
-def _card(sequence: int, kind: str, k: int, words: str) -> Step:
+def _card(sequence: int, kind: str, k: int, words: str) -> Card:
     key, name = f"{kind}{sequence}{k}".lower(), task(kind, sequence, k)
-    return Step(key, f"{name}: {words}", partial(act, sequence, kind, k))
+    return Card(key, f"{name}: {words}", partial(act, sequence, kind, k))
 
 
 order_pd = Order(

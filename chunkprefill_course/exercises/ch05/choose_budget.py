@@ -17,7 +17,7 @@ from chunkprefill_course.forms.running import Program
 from chunkprefill_course.forms.variants import Variant
 
 
-class Machine:
+class StepSeconds:
     """Seconds of a step: a chunk of so many tokens, behind so many cached ones, beside so many decodes."""
 
     def __init__(self, case: Case) -> None:
@@ -85,7 +85,7 @@ def last_chunk(seconds, budgets, n_decodes, n_prompt, bound):
 
 def steps(case: Case, budget: int) -> list[float]:
     """Seconds of each step in which the document takes part."""
-    clock, n, cached, taken = Machine(case), case["n_decodes"], 0, []
+    clock, n, cached, taken = StepSeconds(case), case["n_decodes"], 0, []
     while cached < case["n_prompt"]:
         chunk = min(budget - n, case["n_prompt"] - cached)
         taken.append(clock(chunk, cached, n))
@@ -103,7 +103,7 @@ def bound_s(case: Case) -> float:
 def run(program: Program, case: Case) -> Any:
     """Call it with a clock to ask, never with the answer."""
     budgets = list(case["budgets"])
-    value = program(Machine(case), budgets, case["n_decodes"], case["n_prompt"], bound_s(case))
+    value = program(StepSeconds(case), budgets, case["n_decodes"], case["n_prompt"], bound_s(case))
     if budgets != list(case["budgets"]):
         raise Unusable(changed("budgets", budgets))
     return whole(value, f"one of {list(case['budgets'])}")

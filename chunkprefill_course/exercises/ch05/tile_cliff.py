@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
-from chunkprefill_course.exercises.ch05.choose_budget import Machine, case_of, prices, steps
+from chunkprefill_course.exercises.ch05.choose_budget import StepSeconds, case_of, prices, steps
 from chunkprefill_course.exercises.texts import prose
 from chunkprefill_course.forms.answers import Plain, Unusable, apart, figure, items, told
 from chunkprefill_course.forms.bars import bars
@@ -75,7 +75,7 @@ def without_rest(seconds, budget, n_decodes, n_prompt):
 
 def _misleads(case: Case, measure: Callable[..., float]) -> bool:
     """Whether most pairs that are a cliff by this measure are none."""
-    taken = {b: measure(Machine(case), b, case["n_decodes"], case["n_prompt"]) for b in case["budgets"]}
+    taken = {b: measure(StepSeconds(case), b, case["n_decodes"], case["n_prompt"]) for b in case["budgets"]}
     seeming = [(a, b) for a, b in combinations(sorted(taken), 2) if taken[a] < taken[b]]
     return 2 * sum(pair in cliffs(case) for pair in seeming) < len(seeming)
 
@@ -127,7 +127,7 @@ def want(case: Case) -> list[int]:
 def run(program: Program, case: Case) -> Any:
     """Call it with a clock to ask."""
     budgets = list(case["budgets"])
-    value = program(Machine(case), budgets, case["n_decodes"], case["n_prompt"])
+    value = program(StepSeconds(case), budgets, case["n_decodes"], case["n_prompt"])
     if budgets != list(case["budgets"]):
         raise Unusable(changed("budgets", budgets))
     return items(value, "a pair (smaller, larger) of the budgets")

@@ -11,7 +11,7 @@ from chunkprefill.scheduling.core import Batch, Request
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.scheduling.state import State
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.order import Broken, Order, Step
+from chunkprefill_course.forms.order import Broken, Card, Order
 
 CHUNK = 4  # tokens
 PLAN, LAUNCH, RUN, READ = 3, 1, 6, 1  # ms
@@ -34,7 +34,7 @@ def _begin() -> State:
 
 
 @dataclass(eq=False)
-class Bench:
+class ProcessorAndDevice:
     """A processor that does one thing after the other, and a device that runs what it is handed, in order."""
 
     state: State = field(default_factory=_begin)
@@ -54,7 +54,7 @@ class Bench:
         return self.ran[2][0] - self.ran[1][1] if len(self.ran) == 2 else 0
 
 
-def plan(k: int, bench: Bench) -> None:
+def plan(k: int, bench: ProcessorAndDevice) -> None:
     """Ask the policy for step k and carry the plan out: real decisions, real positions."""
     if k == 2:
         if 1 not in bench.batches:
@@ -64,7 +64,7 @@ def plan(k: int, bench: Bench) -> None:
     bench.work(f"plan {k}", PLAN)
 
 
-def launch(k: int, bench: Bench) -> None:
+def launch(k: int, bench: ProcessorAndDevice) -> None:
     """Hand step k to the device, which begins when it is free."""
     if k not in bench.batches:
         raise Broken(f"it is not decided yet who runs in step {k}")
@@ -75,7 +75,7 @@ def launch(k: int, bench: Bench) -> None:
     bench.ran[k] = (begin, begin + RUN)
 
 
-def read(k: int, bench: Bench) -> None:
+def read(k: int, bench: ProcessorAndDevice) -> None:
     """Wait for step k's result and hand it out."""
     if k not in bench.ran:
         raise Broken(f"there is no result of step {k}: it has not been launched")
@@ -86,7 +86,7 @@ def read(k: int, bench: Bench) -> None:
     bench.read.add(k)
 
 
-def said(bench: Bench) -> str:
+def said(bench: ProcessorAndDevice) -> str:
     """How things stand."""
     words = [f"The processor is at {bench.clock} ms."]
     for k, (begin, end) in bench.ran.items():
@@ -97,7 +97,7 @@ def said(bench: Bench) -> str:
     return " ".join(words)
 
 
-def picture(bench: Bench) -> str:
+def picture(bench: ProcessorAndDevice) -> str:
     """Two lanes to scale: what the processor did, and what the device ran."""
     left, unit, tall = 110, 13, 34
     canvas = Canvas(132, width=left + unit * LAST)
@@ -126,12 +126,12 @@ def picture(bench: Bench) -> str:
     return f'<div style="max-width:{canvas.width:.0f}px">{svg}</div>'
 
 
-def memory(bench: Bench) -> str:
+def memory(bench: ProcessorAndDevice) -> str:
     """What came at another time than it should have: the same steps in another order leave other times."""
     return " ".join(f"{name} at {begin}" for name, begin, _ in bench.boxes if begin != SOONEST[name])
 
 
-def finish(bench: Bench) -> str:
+def finish(bench: ProcessorAndDevice) -> str:
     """It works. Could it have been done sooner?"""
     if bench.clock == BEST:
         return ""
@@ -143,16 +143,16 @@ def finish(bench: Bench) -> str:
     return f"This works, and takes {bench.clock} ms where {BEST} are enough: {cause}."
 
 
-def _card(kind: str, k: int, words: str) -> Step:
+def _card(kind: str, k: int, words: str) -> Card:
     act = {"plan": plan, "launch": launch, "read": read}[kind]
-    return Step(f"{kind}{k}", words, partial(act, k))
+    return Card(f"{kind}{k}", words, partial(act, k))
 
 
 order_overlap = Order(
     id="order-overlap",
     title="Keep the device busy",
     prompt=prose("order-overlap"),
-    start=Bench,
+    start=ProcessorAndDevice,
     steps=(
         _card("plan", 1, "Plan step 1: decide who runs, take the blocks"),
         _card("launch", 1, "Launch step 1: hand its inputs to the device"),
