@@ -123,6 +123,29 @@ def browser() -> Iterator:
         one.close()
 
 
+@contextmanager
+def comes_and_goes(page: Any, selector: str, attribute: str, timeout_ms: int = 120_000) -> Iterator[None]:
+    """Within, press what makes an element carry an attribute for a while (`aria-busy`, `disabled`); then wait until it
+    has carried it and does no longer. On a busy machine a click returns before the page has handled it, so the
+    attribute's absence alone may mean that nothing has begun, and that the words of the last answer still stand."""
+    page.evaluate(
+        """([selector, attribute]) => {
+            const element = document.querySelector(selector);
+            element.cameAndWent = false;
+            new MutationObserver((_, seen) => {
+                if (element.hasAttribute(attribute)) return;
+                element.cameAndWent = true;
+                seen.disconnect();
+            }).observe(element, {attributeFilter: [attribute]});
+        }""",
+        [selector, attribute],
+    )
+    yield
+    page.wait_for_function(
+        "selector => document.querySelector(selector).cameAndWent", arg=selector, timeout=timeout_ms
+    )
+
+
 def soon(locator: Any) -> Any:
     """Playwright's `expect`, with a minute: on a busy machine what a page kept comes back after it has loaded."""
     from playwright.sync_api import expect

@@ -18,7 +18,7 @@ from chunkprefill_course.forms.exercise import Exercise
 from chunkprefill_course.live import advice, clinic, explorers, lab, programs
 from chunkprefill_course.live.answer import answer
 from chunkprefill_course.live.programs import check
-from tests.book.conftest import soon
+from tests.book.conftest import comes_and_goes, soon
 from tests.needs import ROOT
 from tools.serve import Handler, server
 
@@ -89,11 +89,9 @@ def live_page(browser, tmp_path_factory):
     context.close()
 
 
-def answered(page, id: str) -> None:
-    """Wait until Python has answered in the box of this id."""
-    page.wait_for_function(
-        "id => !document.getElementById(id).hasAttribute('aria-busy')", arg=id, timeout=120_000
-    )
+def answered(page, id: str):
+    """Within, ask; then wait until Python has answered in the box of this id."""
+    return comes_and_goes(page, f"#{id}", "aria-busy")
 
 
 def run(page, name: str, source: str) -> tuple[str, str]:
@@ -105,8 +103,8 @@ def run(page, name: str, source: str) -> tuple[str, str]:
     page.keyboard.press("Control+a")
     page.keyboard.press("Delete")
     page.keyboard.insert_text(source)
-    box.locator(".cp-run").click()
-    answered(page, f"cp-{id}")
+    with answered(page, f"cp-{id}"):
+        box.locator(".cp-run").click()
     return box.locator(".cp-said").inner_text(), box.locator(".cp-out").inner_text()
 
 
@@ -277,8 +275,8 @@ def test_python_that_cannot_be_fetched_says_so_and_comes_with_the_next_run(brows
     assert said.inner_text().startswith("Python could not be fetched (")
     assert f"{path}: {status or ''}" in said.inner_text()
     page.unroute(f"**/{path}")
-    page.locator(f"#cp-{id} .cp-run").click()
-    answered(page, f"cp-{id}")
+    with answered(page, f"cp-{id}"):
+        page.locator(f"#cp-{id} .cp-run").click()
     assert "✗ Not run." not in page.locator(f"#cp-{id} .cp-said").inner_text()
     page.context.close()
 
@@ -368,8 +366,8 @@ def typed(page, id: str, number) -> str:
     """A number typed into the last field of an explorer, drawn; what a screen reader is told."""
     box = page.locator(f"#cp-{id}")
     box.locator(".cp-any input").last.fill(str(number))
-    box.locator(".cp-any input").last.press("Enter")
-    answered(page, f"cp-{id}")
+    with answered(page, f"cp-{id}"):
+        box.locator(".cp-any input").last.press("Enter")
     said, voice = box.locator(".cp-said").inner_text(), box.locator(".cp-any .cp-voice").text_content()
     return words(voice) if said == "Drawn." else said
 
@@ -426,8 +424,8 @@ def diagnosed(page, cause: str, rows: list[str], fix: str, own: dict | None = No
         field.select_option(value) if field.evaluate("f => f.localName") == "select" else field.fill(
             str(value)
         )
-    box.get_by_role("button", name="Check").click()
-    answered(page, "cp-clinic-a")
+    with answered(page, "cp-clinic-a"):
+        box.get_by_role("button", name="Check").click()
     return box.locator(".cp-said").inner_text(), words(box.locator(".cp-out").inner_text())
 
 
@@ -449,8 +447,8 @@ def test_settings_of_ones_own_are_replayed(live_page):
     _, said = diagnosed(live_page, found.cause, [found.tells()[0]], "own", changes)
     assert said == words(str(found.check(found.cause, [found.tells()[0]], changes)))
     box = live_page.locator("#cp-clinic-a")
-    box.get_by_role("button", name="Replay").click()
-    answered(live_page, "cp-clinic-a")
+    with answered(live_page, "cp-clinic-a"):
+        box.get_by_role("button", name="Replay").click()
     table = clinic.replayed(found.seed, found.attempt, changes)["text"]
     assert box.locator(".cp-out table").count() == 1
     for row in table.splitlines()[-len(found.bounds) :]:
@@ -483,8 +481,8 @@ def lab_page(new_page, site_url):
 
 def served(page) -> str:
     """Press Run; the picture's words."""
-    page.locator("#cp-lab .cp-run").click()
-    page.wait_for_function("() => !document.querySelector('#cp-lab .cp-run').disabled", timeout=120_000)
+    with comes_and_goes(page, "#cp-lab .cp-run", "disabled"):
+        page.locator("#cp-lab .cp-run").click()
     return page.locator(".cp-lab-run svg").first.get_attribute("aria-label")
 
 
