@@ -193,7 +193,7 @@ class MeasuredRun:
         )
 
 
-def measured(run: MeasuredRun) -> Cells:
+def measured_cells(run: MeasuredRun) -> Cells:
     """What the run took."""
     rows = run.rows
     arrival, first, last = (np.array([r[k] for r in rows]) for k in ("arrival", "first_token", "last_token"))
@@ -265,12 +265,12 @@ def variants(run: MeasuredRun) -> dict[str, Callable[[], Trace]]:
 
 def error_of(run: MeasuredRun) -> Cells:
     """predicted / measured - 1 of the run as it was set up."""
-    return errors(predicted(variants(run)["as set up"]()), measured(run))
+    return errors(predicted(variants(run)["as set up"]()), measured_cells(run))
 
 
 def judged(run: MeasuredRun) -> dict[str, Any]:
     """The document of one run. ValueError naming it where its settings could not have served its requests."""
-    truth = measured(run)
+    truth = measured_cells(run)
     begun = process_time()
     made = variants(run)
     try:

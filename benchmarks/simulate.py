@@ -84,7 +84,7 @@ def reference_ns(n: int = 1_000_000) -> float:
     return (process_time() - begun) / n * 1e9
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def summary_row(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of the runs of one case, and their raw seconds."""
     first, cpu_s = runs[0], statistics.median(run["cpu_s"] for run in runs)
     row = {key: first[key] for key in ("case", "requests", "steps", "chunks", "simulated_s")}
@@ -158,8 +158,8 @@ def main(argv: list[str] | None = None) -> int:
                     earlier[case].append(elsewhere(args.before, case, args.trace, args.seed))
                 except subprocess.CalledProcessError:
                     print(f"SKIPPED {case} in {args.before}: it does not run there", file=sys.stderr)
-    rows = [summary(runs) for runs in samples.values()]
-    before = [summary(runs) for runs in earlier.values() if runs]
+    rows = [summary_row(runs) for runs in samples.values()]
+    before = [summary_row(runs) for runs in earlier.values() if runs]
     for row in rows:
         print(told(row), file=sys.stderr)
     for row in before:

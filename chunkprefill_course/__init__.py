@@ -25,7 +25,7 @@ _PUBLIC = {
     "saying": "the_text_says",
     "parts_recording": "host_parts host_picture idle_table parts_digest step_parts",
     "vllm_recording": "recorded_vllm vllm_picture vllm_rows vllm_verdicts",
-    "engines": "decisions_picture settings_table sources_table",
+    "real_engines": "decisions_picture settings_table sources_table",
 }
 _ROOMS = {"exercises": "exercises", "evidence": "evidence", "clinic": "clinic", "forms": "forms"}
 __getattr__, __dir__, _names = door(__name__, _PUBLIC, _ROOMS)

@@ -3,9 +3,6 @@ from chunkprefill_course import clinic as clinic
 from chunkprefill_course import evidence as evidence
 from chunkprefill_course import exercises as exercises
 from chunkprefill_course import forms as forms
-from chunkprefill_course.engines import decisions_picture as decisions_picture
-from chunkprefill_course.engines import settings_table as settings_table
-from chunkprefill_course.engines import sources_table as sources_table
 from chunkprefill_course.forms.choice import Choice as Choice
 from chunkprefill_course.forms.choice import Option as Option
 from chunkprefill_course.forms.choice import recall as recall
@@ -24,6 +21,9 @@ from chunkprefill_course.parts_recording import host_picture as host_picture
 from chunkprefill_course.parts_recording import idle_table as idle_table
 from chunkprefill_course.parts_recording import parts_digest as parts_digest
 from chunkprefill_course.parts_recording import step_parts as step_parts
+from chunkprefill_course.real_engines import decisions_picture as decisions_picture
+from chunkprefill_course.real_engines import settings_table as settings_table
+from chunkprefill_course.real_engines import sources_table as sources_table
 from chunkprefill_course.saying import the_text_says as the_text_says
 from chunkprefill_course.vllm_recording import recorded_vllm as recorded_vllm
 from chunkprefill_course.vllm_recording import vllm_picture as vllm_picture

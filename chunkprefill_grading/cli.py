@@ -260,7 +260,7 @@ def put(text: str, out: Path | None = None, data: bytes | None = None) -> None:
 
     A file is for a spreadsheet and begins with a byte order mark; a pipe or a terminal gets the text alone.
     """
-    from chunkprefill_grading.reports.tables import BOM
+    from chunkprefill_grading.reports.score_tables import BOM
     from chunkprefill_grading.submission.files import replace_file
 
     if out is not None:
@@ -541,7 +541,7 @@ def history(args: argparse.Namespace) -> None:
 def feedback(args: argparse.Namespace) -> None:
     """Pages for students."""
     from chunkprefill_grading.marking import settle
-    from chunkprefill_grading.reports import feedback as pages
+    from chunkprefill_grading.reports import student_pages as pages
 
     found, pack = _results(args), args.zip or ""
     paths = pages.write(found, args.out, pack=pack)
@@ -551,12 +551,12 @@ def feedback(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Scores, and nothing else, to standard output."""
-    from chunkprefill_grading.reports import gradebooks, tables
+    from chunkprefill_grading.reports import gradebooks, score_tables
     from chunkprefill_grading.submission.spreadsheet import read_table
 
     found = _results(args)
     if args.format == "csv":
-        put(tables.scores(found), args.out)
+        put(score_tables.scores(found), args.out)
         return
     titles = gradebooks.Titles(args.assignment, args.id_column, args.name_column, args.grade_column)
     if args.worksheet is None:
@@ -592,7 +592,7 @@ def summary(args: argparse.Namespace) -> None:
 
 def items(args: argparse.Namespace) -> None:
     """Item statistics."""
-    from chunkprefill_grading.reports import summary as sums
+    from chunkprefill_grading.reports import class_summary as sums
 
     put(sums.items(_results(args)), args.out)
 

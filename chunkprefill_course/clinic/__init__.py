@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from chunkprefill.lazy import door
 from chunkprefill_course.clinic.case import Case
+from chunkprefill_course.clinic.case_form import Form, form
 from chunkprefill_course.clinic.faults import CAUSES, FAULTS, FIX_FOR, FIXES, PAIRS, REMEDIES, TELLING
-from chunkprefill_course.clinic.forms import Form, form
 from chunkprefill_course.clinic.make import case
 from chunkprefill_course.clinic.replay import Replay
 from chunkprefill_course.clinic.rows import PROMISES, ROWS, Dashboard

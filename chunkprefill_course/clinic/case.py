@@ -15,7 +15,7 @@ from chunkprefill_course.clinic.faults import CAUSES, FIX_FOR, REMEDIES, TELLING
 from chunkprefill_course.clinic.healthy import Scene
 from chunkprefill_course.clinic.replay import Replay
 from chunkprefill_course.clinic.rows import ROWS, Dashboard, measured_rows, say
-from chunkprefill_course.clinic.server import Settings, serve
+from chunkprefill_course.clinic.server import Settings, run_server
 from chunkprefill_course.clinic.verdict import check
 from chunkprefill_course.forms.feedback import Feedback, fold, inline
 
@@ -76,7 +76,7 @@ class Case:
     @cached_property
     def trace(self) -> Trace:
         """The run."""
-        return serve(self.requests, self.settings, self.scene.machine)
+        return run_server(self.requests, self.settings, self.scene.machine)
 
     @cached_property
     def dashboard(self) -> Dashboard:
@@ -131,7 +131,7 @@ class Case:
             if len(self._runs) >= KEPT:
                 self._runs.pop(next(iter(self._runs)))
             same = _binding(settings) == _binding(self.settings)
-            trace = self.trace if same else serve(self.requests, settings, self.scene.machine)
+            trace = self.trace if same else run_server(self.requests, settings, self.scene.machine)
             self._runs[settings] = trace, board(self.scene, settings, trace, self.bounds)
         trace, after = self._runs[settings]
         return Replay(self.dashboard, after, changes, trace)

@@ -20,7 +20,7 @@ from chunkprefill_course.clinic.faults import (
 )
 from chunkprefill_course.clinic.healthy import scene
 from chunkprefill_course.clinic.rows import PROMISES
-from chunkprefill_course.clinic.server import serve
+from chunkprefill_course.clinic.server import run_server
 from chunkprefill_course.clinic.signs import PLAIN, SILENT, signs
 
 TRIES = 1000
@@ -88,11 +88,11 @@ def _drawn(seed: int | str, faults: tuple[str, str], attempt: int) -> Case | Non
     drawn = scene(rng, fault)
     if drawn is None:
         return None
-    base = serve(drawn.requests, drawn.healthy, drawn.machine)
+    base = run_server(drawn.requests, drawn.healthy, drawn.machine)
     if rng.random() < 0.6:  # a cache as large as this load needs, and not as the card allows
         n_blocks = int(rng.uniform(*ROOM) * max(base.columns["blocks_used"]))
         drawn = replace(drawn, healthy=replace(drawn.healthy, n_blocks=n_blocks))
-        base = serve(drawn.requests, drawn.healthy, drawn.machine)
+        base = run_server(drawn.requests, drawn.healthy, drawn.machine)
     if len(base.steps) > LONGEST or base.preempted:
         return None
     values = board(drawn, drawn.healthy, base, {}).values

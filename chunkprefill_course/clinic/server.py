@@ -121,7 +121,7 @@ class Machine:
         return CudaGraphs(cost=self.cost, mode=mode, sizes=EVERY_SIZE, launch=self.launch)
 
 
-def serve(requests: Sequence[Request], settings: Settings, machine: Machine) -> Trace:
+def run_server(requests: Sequence[Request], settings: Settings, machine: Machine) -> Trace:
     """The run: a function of its arguments alone.
 
     Raises ScheduleError where a request could never fit the pool, ValueError where a step takes so few tokens

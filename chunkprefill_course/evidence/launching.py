@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from chunkprefill.simulation.cuda_graphs import VLLM_SIZES, CudaGraphs
 from chunkprefill.simulation.published import published
-from chunkprefill_course.engines import Folded
 from chunkprefill_course.evidence.evidence import Evidence, Number
 from chunkprefill_course.evidence.overhead import MODELS
 from chunkprefill_course.evidence.tradeoff import mixed
 from chunkprefill_course.gpu_recording import Row, digest, where_from
+from chunkprefill_course.real_engines import Folded
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CONTEXT = 1000

@@ -15,8 +15,8 @@ from chunkprefill.configs import DEVICES, MODELS
 from chunkprefill.plots.timeline import timeline_picture
 from chunkprefill.servers.client import clean
 from chunkprefill_course.live import advice
+from chunkprefill_course.live.pasted import MOST, LabError, read_requests, short
 from chunkprefill_course.live.programs import FILE, Printed, alone, raised, said_by
-from chunkprefill_course.live.tables import MOST, LabError, read_requests, short
 
 MOST_STEPS = 200_000  # of a run
 MOST_BOXES = 6000  # that a picture holds: the rest of a longer run is in the numbers

@@ -68,7 +68,7 @@ def graded(
     """One result, on a worker. RuntimeError where the worker's own grader is another than the client's."""
     grader = Grader(by, stage=_stage())
     if by.safe:
-        sandbox.probe(grader.limits)
+        sandbox.prove(grader.limits)
     sha = hash_of(found) if isinstance(found, str) else found.sha
     if grader.hashes(sha) != hashes:
         raise RuntimeError("the workers have another version of the grader than this machine")

@@ -10,7 +10,7 @@ from typing import Any
 from chunkprefill_grading.marking.mark import Mark
 from chunkprefill_grading.problems.key import SETS, sheet_of
 from chunkprefill_grading.problems.notebook import notebook
-from chunkprefill_grading.submission.written import Candidate, Handout
+from chunkprefill_grading.submission.written_texts import Candidate, Handout
 
 FLAG = "has text, no answer"
 

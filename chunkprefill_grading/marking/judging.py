@@ -20,7 +20,7 @@ ROOTS = (
     "chunkprefill_grading/marking/mark.py",
     "chunkprefill_grading/marking/run.py",
     "chunkprefill_grading/submission/load.py",
-    "chunkprefill_grading/submission/written.py",
+    "chunkprefill_grading/submission/written_texts.py",
 )
 FOLDERS = ("chunkprefill_grading/problems", "chunkprefill_grading/sandbox")
 #: What modules that judge read: a price hangs on it.

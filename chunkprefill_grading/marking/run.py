@@ -30,7 +30,7 @@ from chunkprefill_grading.submission.collect import Student, read_list
 from chunkprefill_grading.submission.load import MAX_ANSWER, Submission, Unreadable
 from chunkprefill_grading.submission.load import load as load_notebook
 from chunkprefill_grading.submission.stamps import refusal
-from chunkprefill_grading.submission.written import find as find_texts
+from chunkprefill_grading.submission.written_texts import find as find_texts
 
 MAX_TROUBLES = 50  # cells that failed, in a result: it must stay far below what `results.load` reads
 ENDINGS = ("timeout", "memory", "crashed")  # of a question whose process ended
@@ -230,7 +230,7 @@ def run(
     """
     limits = by.limits or sandbox.limits_of(by.key)
     if by.safe:
-        sandbox.probe(limits)
+        sandbox.prove(limits)
     students = read_list(submitted).students
     if not students:
         raise ValueError(f"{submitted}: no submissions here")

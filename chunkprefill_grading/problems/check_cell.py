@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from chunkprefill_course.forms import answers
-from chunkprefill_grading.problems import forms
+from chunkprefill_grading.problems import answer_forms
 
 HEAD = """\
 # @title Checks of form: run this cell, there is no need to read it
@@ -20,7 +20,9 @@ TAIL = "\n    return look\n\n\nlook = checks()"
 @cache
 def check_cell() -> str:
     """The cell. All of it is inside one function: names such as `number` stay the student's."""
-    parts = [_body(Path(str(module.__file__)).read_text(encoding="utf-8")) for module in (answers, forms)]
+    parts = [
+        _body(Path(str(module.__file__)).read_text(encoding="utf-8")) for module in (answers, answer_forms)
+    ]
     return HEAD + textwrap.indent("\n\n".join(parts), "    ") + TAIL
 
 

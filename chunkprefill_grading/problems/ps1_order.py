@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from chunkprefill_grading.problems import forms
+from chunkprefill_grading.problems import answer_forms
 from chunkprefill_grading.problems.draw import pick
 from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, refused
 
@@ -116,7 +116,7 @@ def order_question(rng: random.Random) -> Question:
 
 def read(answer: Any, meaning: dict[str, str]) -> tuple[list[str], str]:
     """The keys of an answer in letters, and "" or why it is none. NoAnswer where there is none."""
-    given = forms.read(answer, {"kind": "letters", "of": "".join(meaning)})
+    given = answer_forms.read(answer, {"kind": "letters", "of": "".join(meaning)})
     if given.value is None:
         return [], refused(given).comment
     return [meaning[letter] for letter in given.value], ""

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from chunkprefill_course.forms.playback import Playback
-from chunkprefill_grading.problems import forms
+from chunkprefill_grading.problems import answer_forms
 from chunkprefill_grading.problems.draw import stamp, stream
-from chunkprefill_grading.problems.ps2_decide import decide_question, setup
+from chunkprefill_grading.problems.ps2_decide import decide_question, setup_code
 from chunkprefill_grading.problems.ps2_load import loads, service
 from chunkprefill_grading.problems.ps2_statements import statements_question
 from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, Sheet, refused, tally
@@ -79,7 +79,7 @@ def plan_question(rng: random.Random) -> Question:
 
 def plan_rows(answer: Any, n: int) -> tuple[list[dict[str, int]], str]:
     """The rows of a plan, and "" or why it is none. NoAnswer where there is none."""
-    given = forms.read(answer, {"kind": "rows", "names": ["long", "short"], "n": n})
+    given = answer_forms.read(answer, {"kind": "rows", "names": ["long", "short"], "n": n})
     return given.value or [], "" if given.value else refused(given).comment
 
 
@@ -93,7 +93,7 @@ def sheet(secret: str) -> Sheet:
         title="Problem set 2: scheduling",
         intro="You plan a few iterations by hand, judge what a change of policy does, and write what "
         "decides so that four promises are kept on workloads that it has not seen. It goes with chapters 3 to 5.",
-        setup=setup(s),
+        setup=setup_code(s),
         questions=(
             plan_question(shown("plan")),
             statements_question(shown("statements")),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chunkprefill.scheduling.core import Plan, ScheduleError
-from chunkprefill_grading.problems import forms
+from chunkprefill_grading.problems import answer_forms
 from chunkprefill_grading.problems.ps2_load import (
     BOUNDS,
     DOCUMENTS,
@@ -115,7 +115,7 @@ class Decisions:
         for row in rows:
             if not isinstance(row, list | tuple) or len(row) != 2:
                 raise BadAnswer("decide", FORMS["decision"])
-            name, n = map(forms.as_whole, row)
+            name, n = map(answer_forms.as_whole, row)
             if name not in known or n is None or n < 0:
                 raise BadAnswer("decide", FORMS["decision"])
             known.remove(name)
@@ -274,7 +274,7 @@ def solution(s: Service, form: Interface) -> str:
     )
 
 
-def setup(s: Service) -> str:
+def setup_code(s: Service) -> str:
     """The machine as code, for the notebook."""
     m, kind = s.machine, form_of(s)
     more = {

@@ -16,7 +16,7 @@ from chunkprefill.metrics.overtime import tokens_by_kind
 from chunkprefill.scheduling.core import ScheduleError
 from chunkprefill_course import clinic
 from chunkprefill_course.clinic.server import WORDS
-from chunkprefill_grading.problems import forms
+from chunkprefill_grading.problems import answer_forms
 from chunkprefill_grading.problems.draw import labels, pick
 from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, chosen, numbers_right, refused
 from chunkprefill_grading.problems.texts import fill
@@ -144,7 +144,7 @@ def fixed(case: clinic.Case, answer: Any, labelled: dict[str, str] | None = None
 
 def change(now: dict[str, Any], answer: Any, labelled: dict[str, str]) -> tuple[dict[str, Any], str]:
     """The one setting that an answer changes, and "" or why it is none. labelled: settings by label."""
-    given = forms.read(answer, settings_form(labelled))
+    given = answer_forms.read(answer, settings_form(labelled))
     if given.value is None:
         return {}, refused(given).comment
     named = {labelled[label]: value for label, value in given.value.items()}

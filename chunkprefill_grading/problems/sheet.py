@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from chunkprefill_grading.problems import forms
+from chunkprefill_grading.problems import answer_forms
 from chunkprefill_grading.sandbox.session import NoAnswer
 
 #: an answer is asked for by its name: `value(name)`, `call(name, args, returns)`, `policy(name, args)`
@@ -108,7 +108,7 @@ def numbers_right(
 
     points: of each, or of each by its name.
     """
-    given = forms.read(answer, {"kind": "numbers", "names": list(right)})
+    given = answer_forms.read(answer, {"kind": "numbers", "names": list(right)})
     if given.value is None:
         return refused(given)
     parts, within = [], max(tolerance, ROUNDING)
@@ -125,11 +125,11 @@ def numbers_right(
 
 def chosen(answer: Any, labels: list[str]) -> tuple[str, str]:
     """The label that was chosen, and "" or why it is none. NoAnswer where there is none."""
-    given = forms.read(answer, {"kind": "choice", "of": labels})
+    given = answer_forms.read(answer, {"kind": "choice", "of": labels})
     return given.value or "", "" if given.value else refused(given).comment
 
 
-def refused(given: forms.ReadAnswer) -> Judgement:
+def refused(given: answer_forms.ReadAnswer) -> Judgement:
     """No points, with the reason in a sentence. NoAnswer where nothing was answered."""
     if not given.trouble:
         raise NoAnswer()
@@ -144,7 +144,7 @@ def sentence(words: str) -> str:
 
 def truths_right(answer: Any, right: dict[str, bool], points: float) -> Judgement:
     """All points, less a quarter of them for each statement that is wrong or left out, and never below 0."""
-    given = forms.read(answer, {"kind": "truths", "names": list(right)})
+    given = answer_forms.read(answer, {"kind": "truths", "names": list(right)})
     if given.value is None:
         return refused(given)
     wrong = [name for name, said in given.value.items() if said is not right[name]]

@@ -13,7 +13,7 @@ from typing import Any
 from chunkprefill_grading.marking.mark import Mark
 from chunkprefill_grading.marking.results import Result
 from chunkprefill_grading.marking.settle import BY_HAND, OPEN
-from chunkprefill_grading.reports.tables import csv_text
+from chunkprefill_grading.reports.score_tables import csv_text
 from chunkprefill_grading.sandbox.session import printable
 
 N_BINS = 10

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chunkprefill_grading.marking.results import Result
-from chunkprefill_grading.reports.tables import safe
+from chunkprefill_grading.reports.score_tables import safe
 from chunkprefill_grading.submission.lateness import duration
 from chunkprefill_grading.submission.layouts import is_blind
 from chunkprefill_grading.submission.roster import damage, name_keys

@@ -12,7 +12,7 @@ from chunkprefill_grading.marking import log
 from chunkprefill_grading.marking.log import Event
 from chunkprefill_grading.marking.results import Result, answer_id
 from chunkprefill_grading.marking.settle import Decided
-from chunkprefill_grading.reports.tables import csv_text
+from chunkprefill_grading.reports.score_tables import csv_text
 from chunkprefill_grading.submission.spreadsheet import SavedTable
 
 COLUMNS = ("student", "file", "question", "max_points", "answer_id", "answer", "points", "comment")

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chunkprefill_grading.reports.tables import csv_text
+from chunkprefill_grading.reports.score_tables import csv_text
 from chunkprefill_grading.submission.load import Unreadable, load, parse
 
 PIECE = 12  # tokens that are compared at a time

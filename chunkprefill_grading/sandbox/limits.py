@@ -30,7 +30,7 @@ READER = "chunkprefill_course/forms/answers.py"  # the one module of the course 
 INSIDE = (
     "chunkprefill_grading.__init__",
     "chunkprefill_grading.sandbox.__init__",
-    "chunkprefill_grading.sandbox.answers",
+    "chunkprefill_grading.sandbox.returned",
     "chunkprefill_grading.sandbox.enclosure",
     "chunkprefill_grading.sandbox.notebook_env",
     "chunkprefill_grading.sandbox.seccomp",
@@ -229,7 +229,7 @@ def runs_as_root() -> bool:
     return _tried(Limits(), as_root=True).returncode == 0
 
 
-def probe(limits: Limits) -> None:
+def prove(limits: Limits) -> None:
     """Try the sandbox on `true`. SandboxError naming what is missing."""
     if sys.platform != "linux":
         raise SandboxError(f"this is {sys.platform}, not Linux: the sandbox is made of Linux namespaces")

@@ -36,7 +36,7 @@ def simple(value: Any, depth: int = 0) -> Any:
             raise wire.BadValue("items")
         return value.tolist()
     if depth > wire.MAX_DEPTH or type(value) not in (list, tuple, dict, range):
-        return value  # `wire.encode` says what is wrong with it
+        return value  # `wire.encode_value` says what is wrong with it
     if len(value) > wire.MAX_ITEMS:
         raise wire.BadValue("items")
     if type(value) is dict:
@@ -63,7 +63,7 @@ def readable(value: Any) -> Any:
 
 def _travels(value: Any) -> bool:
     try:
-        wire.encode(value)
+        wire.encode_value(value)
     except wire.BadValue:
         return False
     return True

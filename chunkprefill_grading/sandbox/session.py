@@ -200,7 +200,7 @@ def seen(state: Any) -> dict[str, Any]:
 
 def sendable(value: Any) -> Any:
     """A JSON value or a numpy array (or a list of them) as it travels."""
-    return wire.encode(_raw(value))
+    return wire.encode_value(_raw(value))
 
 
 def _raw(value: Any) -> Any:
@@ -218,7 +218,7 @@ def _raw(value: Any) -> Any:
 def read(name: str, back: Any) -> Any:
     """What came back as a value without arrays, or BadAnswer."""
     try:
-        value = wire.decode(back)
+        value = wire.decode_value(back)
         _no_arrays(value)
     except BadValue as error:
         raise BadAnswer(name, str(error)) from None
@@ -235,7 +235,7 @@ def _no_arrays(value: Any) -> None:
 def array(name: str, back: Any, spec: ArraySpec) -> np.ndarray:
     """What came back as the array that was declared, finite, or BadAnswer."""
     try:
-        raw = wire.decode(back)
+        raw = wire.decode_value(back)
     except BadValue as error:
         raise BadAnswer(name, str(error)) from None
     if not isinstance(raw, wire.Raw) or (raw.shape, raw.dtype) != (tuple(spec.shape), spec.dtype):

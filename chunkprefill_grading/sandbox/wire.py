@@ -98,12 +98,12 @@ class Raw:
     data: bytes
 
 
-def encode(value: Any) -> Any:
+def encode_value(value: Any) -> Any:
     """`value` as it travels. BadValue for a type, a size or a number that no answer may have."""
     return _Walk(_encode_leaf, _open_plain).walk(value, 0)
 
 
-def decode(value: Any) -> Any:
+def decode_value(value: Any) -> Any:
     """What `encode` made, read from a process that may lie. BadValue naming what is wrong."""
     return _Walk(_decode_leaf, _open_wire).walk(value, 0)
 

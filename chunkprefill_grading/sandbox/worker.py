@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from chunkprefill_grading.sandbox import wire
-from chunkprefill_grading.sandbox.answers import nested, readable, rebuilt, sent, simple, words
 from chunkprefill_grading.sandbox.enclosure import enclose, lift_soft_limit, seal
 from chunkprefill_grading.sandbox.notebook_env import (
     blocks,
@@ -27,6 +26,7 @@ from chunkprefill_grading.sandbox.notebook_env import (
     notebook_env,
     run,
 )
+from chunkprefill_grading.sandbox.returned import nested, readable, rebuilt, sent, simple, words
 
 UNANSWERED = (None, Ellipsis)
 SHORT_OF_MEMORY = "can't allocate memory"  # torch raises a RuntimeError that says so
@@ -88,18 +88,19 @@ class Worker:
         value = self._get(name)
         if any(value is empty for empty in UNANSWERED):
             raise Unanswered(name)
-        return wire.encode(readable(value))
+        return wire.encode_value(readable(value))
 
     def ask_call(self, name: str, args: list[Any], returns: list[Any] | None) -> Any:
         function = self._function(name)
-        result = function(*[self._received(wire.decode(arg)) for arg in args])
+        result = function(*[self._received(wire.decode_value(arg)) for arg in args])
         if returns is None:
-            return wire.encode(readable(result))
+            return wire.encode_value(readable(result))
         results = [result] if len(returns) == 1 else result
         if not isinstance(results, (list, tuple)) or len(results) != len(returns):
             raise wire.BadValue("count")
         return [
-            wire.encode(sent(each, tuple(shape), dtype)) for each, (shape, dtype) in zip(results, returns)
+            wire.encode_value(sent(each, tuple(shape), dtype))
+            for each, (shape, dtype) in zip(results, returns)
         ]
 
     def ask_policy(self, name: str, args: list[Any] | None, handle: int) -> bool:
@@ -109,7 +110,7 @@ class Worker:
             if not callable(policy):
                 raise wire.BadValue("policy")
             if args is not None or isinstance(policy, type):
-                policy = policy(*[wire.decode(arg) for arg in args or ()])
+                policy = policy(*[wire.decode_value(arg) for arg in args or ()])
         if not hasattr(policy, "schedule"):
             raise wire.BadValue("policy")
         self.policies[handle] = policy, {}
@@ -123,7 +124,7 @@ class Worker:
         if not isinstance(tokens, dict) or not isinstance(preempted, (tuple, list)):
             raise wire.BadValue("plan")
         pairs = [[simple(rid), simple(n)] for rid, n in tokens.items()]
-        return wire.encode([pairs, [simple(rid) for rid in preempted]])
+        return wire.encode_value([pairs, [simple(rid) for rid in preempted]])
 
     def _get(self, name: str) -> Any:
         if name not in self.module.__dict__:

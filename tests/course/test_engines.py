@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import chunkprefill as cp
 import chunkprefill_course as course
 from chunkprefill.scheduling import parity
-from chunkprefill_course import engines
+from chunkprefill_course import real_engines
 from chunkprefill_course.evidence import beyond
 from chunkprefill_course.evidence import engines as evidence
 from tests.needs import ROOT
@@ -25,26 +25,26 @@ from tests.proof import left_to_proof
 # --- the table of settings --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", engines.settings(), ids=lambda one: f"{one.engine}: {one.idea}")
+@pytest.mark.parametrize("one", real_engines.settings(), ids=lambda one: f"{one.engine}: {one.idea}")
 def test_each_cell_has_a_name_a_default_a_version_and_a_source(one):
     for value in (one.name, one.default, one.version, one.source):
         assert value.strip() == value and value
-    assert one.source != engines.NOT_FOUND, "where was it looked for?"
-    assert (one.name == engines.NOT_FOUND) == (one.default == engines.NOT_FOUND)
+    assert one.source != real_engines.NOT_FOUND, "where was it looked for?"
+    assert (one.name == real_engines.NOT_FOUND) == (one.default == real_engines.NOT_FOUND)
 
 
 def test_every_idea_is_looked_up_in_every_engine_and_every_cell_is_shown_with_its_source():
-    ideas = list(dict.fromkeys(one.idea for one in engines.settings()))
-    sources = {row[0]: row for row in engines.sources_table().rows}
-    for name in engines.engine_names():
+    ideas = list(dict.fromkeys(one.idea for one in real_engines.settings()))
+    sources = {row[0]: row for row in real_engines.sources_table().rows}
+    for name in real_engines.engine_names():
         rows = course.settings_table(name).rows
         assert [row[0] for row in rows] == ideas
         for row in rows:
-            (one,) = (s for s in engines.settings() if (s.engine, s.idea) == (name, row[0]))
+            (one,) = (s for s in real_engines.settings() if (s.engine, s.idea) == (name, row[0]))
             assert row[1:3] == (one.name, one.default)
             assert sources[row[3]][1:] == (name, one.version, one.source)
-    assert len(sources) == len(engines.settings()) and {"vLLM", "SGLang", "TensorRT-LLM"} <= set(
-        engines.engine_names()
+    assert len(sources) == len(real_engines.settings()) and {"vLLM", "SGLang", "TensorRT-LLM"} <= set(
+        real_engines.engine_names()
     )
     with pytest.raises(ValueError, match="no settings of 'Orca'; there are those of vLLM"):
         course.settings_table("Orca")
@@ -53,7 +53,9 @@ def test_every_idea_is_looked_up_in_every_engine_and_every_cell_is_shown_with_it
 def test_what_the_table_says_of_vllm_is_what_our_policy_is_called():
     """The names in the table are arguments of `VllmV1`, with the defaults that the table gives."""
     fields = cp.VllmV1.__dataclass_fields__
-    told = {one.name.split(",")[0].split(":")[0]: one for one in engines.settings() if one.engine == "vLLM"}
+    told = {
+        one.name.split(",")[0].split(":")[0]: one for one in real_engines.settings() if one.engine == "vLLM"
+    }
     for name in (
         "max_num_batched_tokens",
         "long_prefill_token_threshold",

@@ -13,6 +13,6 @@ from tests.needs import need
 def walls() -> None:
     """Skips, or fails where REQUIRE names it, without bubblewrap."""
     try:
-        sandbox.probe(Limits())
+        sandbox.prove(Limits())
     except SandboxError as error:
         need("bwrap", False, str(error))

@@ -16,7 +16,7 @@ from chunkprefill_grading import cli
 from chunkprefill_grading.marking import judging, log, regrade, results, settle, shards
 from chunkprefill_grading.marking.mark import Mark
 from chunkprefill_grading.marking.settle import Reason, read_all
-from chunkprefill_grading.reports import feedback, gradebooks, sheets, summary, tables
+from chunkprefill_grading.reports import class_summary, gradebooks, score_tables, sheets, student_pages
 from chunkprefill_grading.submission import lateness
 from chunkprefill_grading.submission.collect import Student
 from tests.grading.test_reports import filled, manual, result, rows, taken, written
@@ -83,7 +83,7 @@ def test_a_faulty_question_is_excused_for_all_or_one(tmp_path):
     settle.excuse(tmp_path, found, "b", "drop", WHY)
     bob = one(tmp_path, "Bob")
     assert (bob.score, bob.max_score, bob.marks[1].status) == (2.0, 2.0, "excused")
-    assert rows(tables.scores(read_all(tmp_path)))[1]["b"] == "excused"
+    assert rows(score_tables.scores(read_all(tmp_path)))[1]["b"] == "excused"
     put(tmp_path, result("Late"))
     assert one(tmp_path, "Late").max_score == 2.0, "who is graded later, too"
     settle.excuse(tmp_path, found, "b", "full", WHY, whom=bob)
@@ -224,7 +224,7 @@ def test_points_by_criterion(tmp_path):
         table = rows(path.read_text())
         table[0] |= {f"criterion {i}": parts[f"p{i}"] for i in (1, 2, 3)}
         table[0]["points"] = parts.get("points", "")
-        path.write_text(tables.csv_text([list(table[0]), *(list(row.values()) for row in table)]))
+        path.write_text(score_tables.csv_text([list(table[0]), *(list(row.values()) for row in table)]))
         return path
 
     for bad in (
@@ -285,7 +285,7 @@ def test_a_sorted_column_and_a_double_row_are_found(tmp_path):
     ]
     for wrong, why in ((mixed, "has this answer_id"), ([*table, {**table[0], "points": "3"}], "two rows")):
         (tmp_path / "s.csv").write_text(
-            tables.csv_text([list(table[0]), *(list(row.values()) for row in wrong)])
+            score_tables.csv_text([list(table[0]), *(list(row.values()) for row in wrong)])
         )
         with pytest.raises(ValueError, match=why):
             taken(tmp_path, tmp_path / "s.csv")
@@ -319,9 +319,9 @@ def test_who_was_late(tmp_path):
             lateness.moment(bad)
     put(tmp_path / "r", result("Bob"), result("Ada"))
     settle.keep_lateness(tmp_path / "r", "ben", deadline, {"Bob": 10_800.0, "Ada": 0.0})
-    assert [row["late_hours"] for row in rows(tables.scores(read_all(tmp_path / "r")))] == ["0", "3"]
+    assert [row["late_hours"] for row in rows(score_tables.scores(read_all(tmp_path / "r")))] == ["0", "3"]
     assert settle.last_deadline(tmp_path / "r") == due + 86_400
-    assert "   1  late" in summary.text(read_all(tmp_path / "r"))
+    assert "   1  late" in class_summary.text(read_all(tmp_path / "r"))
 
 
 @pytest.fixture
@@ -433,18 +433,18 @@ def test_a_penalty_is_taken_off_where_the_instructor_asks_for_one_and_nowhere_el
     late = ["late", "in", "--due", due]
     assert cli.main(late) == 0
     found = read_all(tmp_path / "results")
-    assert one(tmp_path / "results", "Bob").score == 2.5 and "late_points" not in tables.scores(found)
+    assert one(tmp_path / "results", "Bob").score == 2.5 and "late_points" not in score_tables.scores(found)
     assert cli.main([*late, "--penalty", "10%/day"]) == 0
     assert "being late costs 10%/day" in capsys.readouterr().err
     by_name = {each.student: each for each in read_all(tmp_path / "results")}
     ada, bob, eve = by_name.values()
     assert (ada.score, bob.score, eve.score) == (2.5, 2.2, None)
     assert (bob.late_points, bob.late_rule, bob.late_s) == (0.3, "10%/day", 7200.0)
-    assert [row["late_points"] for row in rows(tables.scores([ada, bob, eve]))] == ["0", "0.3", "0"]
-    assert "2.0 h late, 0.3 points less (10%/day)" in feedback.page(bob)
-    assert "2.2 of 3 points" in feedback.page(bob) and "late" not in feedback.page(ada)
+    assert [row["late_points"] for row in rows(score_tables.scores([ada, bob, eve]))] == ["0", "0.3", "0"]
+    assert "2.0 h late, 0.3 points less (10%/day)" in student_pages.page(bob)
+    assert "2.2 of 3 points" in student_pages.page(bob) and "late" not in student_pages.page(ada)
     assert gradebooks.comment(bob).endswith("2.0 h late, 0.3 points less (10%/day)")
-    assert "2  late, which costs them 0.3 points in all" in summary.text([ada, bob, eve])
+    assert "2  late, which costs them 0.3 points in all" in class_summary.text([ada, bob, eve])
     assert cli.main(["log", "results"]) == 0 and "2 late, which costs 10%/day" in capsys.readouterr().out
     settle.override(tmp_path / "results", eve, "rest", 0.0, WHY)
     assert one(tmp_path / "results", "Eve").score == 2.0 - 0.6, "of the most that can be earned"
@@ -640,7 +640,7 @@ def packages(tmp_path_factory) -> tuple[Path, str]:
     ("place", "old", "new", "same"),
     [
         ("chunkprefill/plots/board.py", None, "\nMORE = 1\n", True),
-        ("chunkprefill_grading/reports/summary.py", None, "\nMORE = 1\n", True),
+        ("chunkprefill_grading/reports/class_summary.py", None, "\nMORE = 1\n", True),
         ("chunkprefill_grading/marking/mark.py", None, "\n# a comment\n", True),
         (
             "chunkprefill_grading/problems/sheet.py",

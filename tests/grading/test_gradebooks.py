@@ -13,7 +13,7 @@ from chunkprefill_grading import cli
 from chunkprefill_grading.marking import results, settle
 from chunkprefill_grading.marking.mark import Mark
 from chunkprefill_grading.marking.settle import read_all
-from chunkprefill_grading.reports import feedback, gradebooks, similarity, summary, tables
+from chunkprefill_grading.reports import class_summary, gradebooks, score_tables, similarity, student_pages
 from chunkprefill_grading.submission.collect import collect
 from chunkprefill_grading.submission.spreadsheet import parse_table
 from tests.grading.hostile import world
@@ -211,15 +211,15 @@ def test_pages_zips_and_tables_of_hostile_names(tmp_path):
         cells=((1, f"{name}\x1b]0;x\x07"),),
     )
     results.write(tmp_path / "r", one)
-    paths = feedback.write(read_all(tmp_path / "r"), tmp_path / "pages", pack="moodle")
+    paths = student_pages.write(read_all(tmp_path / "r"), tmp_path / "pages", pack="moodle")
     with zipfile.ZipFile(paths[-1]) as archive:
         (entry,) = archive.namelist()
         assert archive.read(entry).decode()
         assert entry.endswith("_7_assignsubmission_file_/feedback.html")
     page = paths[0].read_text(encoding="utf-8")
-    assert "<b>" not in page and "<script" not in page and "\x1b" not in page + tables.scores([one])
+    assert "<b>" not in page and "<script" not in page and "\x1b" not in page + score_tables.scores([one])
     for delimiter in ",;\t":
-        for row in csv.reader(io.StringIO(tables.scores([one])), delimiter=delimiter):
+        for row in csv.reader(io.StringIO(score_tables.scores([one])), delimiter=delimiter):
             assert not [
                 cell
                 for cell in row
@@ -248,7 +248,7 @@ def test_pages_zips_and_tables_of_hostile_names(tmp_path):
     ],
 )
 def test_no_formula_begins_a_cell_whatever_the_delimiter(text):
-    made = tables.csv_text([["Ada", text, "3"]])
+    made = score_tables.csv_text([["Ada", text, "3"]])
     for delimiter in ",;\t":
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
             for row in csv.reader(io.StringIO(made), delimiter=delimiter, quoting=quoting):
@@ -265,11 +265,11 @@ def test_a_page_shows_ones_own_answer_what_it_earned_and_when_it_may_go_out(tmp_
         late_s=7200.0,
         rubric={"a": (("passes", 1.0), ("reread", 1.0)), "b": (("all", 1.0),)},
     )
-    page = feedback.page(one)
+    page = student_pages.page(one)
     assert "passes: 1 of 1" in page and "reread: 0 of 1" in page and "all: 1 of 1" in page
     assert "&lt;i&gt;" in page and "2.0 h late" in page
-    assert "2026" in feedback.release(1772362800.0) and "Do not" in feedback.release(1772362800.0)
-    assert "no student can hand in any more" in feedback.release(None)
+    assert "2026" in student_pages.release(1772362800.0) and "Do not" in student_pages.release(1772362800.0)
+    assert "no student can hand in any more" in student_pages.release(None)
 
 
 def test_six_that_make_one_mistake_are_one_kind():
@@ -290,9 +290,9 @@ def test_six_that_make_one_mistake_are_one_kind():
         "needs manual",
         marks=(Mark("p", 3.0, 6.0, "ok", "chats", "x"), Mark("w", 0.0, 3.0, "needs manual")),
     )
-    kinds = summary.mistakes([*found, waiting])
+    kinds = class_summary.mistakes([*found, waiting])
     assert [n for n, *_ in kinds] == [7, 3] and kinds[1][2].startswith("NameError: name …")
-    (row, *_) = summary.questions([*found, waiting])
+    (row, *_) = class_summary.questions([*found, waiting])
     assert row[0] == "p" and row[5] == 10, "also of those whose written answer waits"
 
 
@@ -302,7 +302,7 @@ def test_item_statistics():
         result(f"s{i}", marks=(Mark("a", a, 1.0), Mark("b", b, 4.0), Mark("c", 1.0, 1.0)))
         for i, (a, b) in enumerate(good)
     ]
-    table = {row["question"]: row for row in csv.DictReader(io.StringIO(summary.items(found)))}
+    table = {row["question"]: row for row in csv.DictReader(io.StringIO(class_summary.items(found)))}
     assert (table["a"]["difficulty"], table["a"]["n"], table["a"]["full"]) == ("0.5", "8", "4")
     assert float(table["a"]["discrimination"]) > 0.8 and table["a"]["upper_lower"] == "1"
     assert table["c"]["discrimination"] == "" and table["c"]["difficulty"] == "1"
@@ -358,8 +358,8 @@ def test_same_code_up_to_names_and_layout(tmp_path):
 
 
 def test_a_cell_of_blanks_takes_linear_time():
-    assert tables.safe("x" + "\n" * 1_500_000 + "=1").endswith("\n'=1")
-    assert tables.safe("\n" * 1_500_000 + "a") == "\n" * 1_500_000 + "a"
+    assert score_tables.safe("x" + "\n" * 1_500_000 + "=1").endswith("\n'=1")
+    assert score_tables.safe("\n" * 1_500_000 + "a") == "\n" * 1_500_000 + "a"
 
 
 def test_a_broken_result_is_named_and_costs_no_other(tmp_path, capsys):

@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 
 from chunkprefill_course import clinic
 from chunkprefill_grading import problems
-from chunkprefill_grading.problems import draw, forms, key, ps2_load
+from chunkprefill_grading.problems import answer_forms, draw, key, ps2_load
 from chunkprefill_grading.problems.notebook import BRANCH, HOME, notebook
 from tests.grading.submissions import SETS, secrets
 from tests.needs import ROOT
@@ -252,11 +252,11 @@ def test_a_check_says_whether_an_answer_is_well_formed_and_never_whether_it_is_r
             names = dict(space)
             exec(key.sheet_of(name, secrets(1)[0]).setup, names)
             exec(code, names)
-            said.append(forms.look(names, question.name, question.form))
+            said.append(answer_forms.look(names, question.name, question.form))
         assert said[0] == said[1] == f"{question.name}: answered, and well formed"
         bad = eval(WRONG[question.name][1], dict(space))
-        assert "answered, and" not in forms.look({question.name: bad}, question.name, question.form)
-        blank = forms.look({}, question.name, question.form)
+        assert "answered, and" not in answer_forms.look({question.name: bad}, question.name, question.form)
+        blank = answer_forms.look({}, question.name, question.form)
         assert blank == f"{question.name}: not answered yet"
 
 
@@ -269,5 +269,5 @@ def test_a_check_says_whether_an_answer_is_well_formed_and_never_whether_it_is_r
 def test_a_check_of_form_says_one_line_about_anything(value: Any) -> None:
     for name in SETS[:2]:
         for question in key.sheet_of(name, secrets(1)[0]).questions:
-            line = forms.look({question.name: value}, question.name, question.form)
+            line = answer_forms.look({question.name: value}, question.name, question.form)
             assert line.startswith(f"{question.name}: ")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from chunkprefill_grading.marking import log, results, settle
 from chunkprefill_grading.marking.mark import Mark
 from chunkprefill_grading.marking.results import Result
-from chunkprefill_grading.reports import feedback, gradebooks, sheets, summary, tables
+from chunkprefill_grading.reports import class_summary, gradebooks, score_tables, sheets, student_pages
 from chunkprefill_grading.submission.spreadsheet import read_table
 from tests.grading.hostile import world
 from tests.needs import ROOT
@@ -57,7 +57,7 @@ def test_scores_as_csv():
     closed = result(
         "Bob", "timeout", reason="60 s", marks=(Mark("a", 2.0, 2.0), Mark("b", 0.0, 1.0, "timeout"))
     )
-    text = tables.scores(
+    text = score_tables.scores(
         [result(), closed, manual("Eve"), result("Tom", sandbox="none: --unsafe-no-sandbox")]
     )
     assert text.splitlines() == [
@@ -72,7 +72,7 @@ def test_scores_as_csv():
 @given(st.sampled_from(results.STATUSES), st.floats(0, 3))
 def test_what_is_not_ok_has_no_score(status, points):
     one = result(status=status, marks=(Mark("a", points, 3.0),))
-    (row,) = rows(tables.scores([one]))
+    (row,) = rows(score_tables.scores([one]))
     assert (row["score"] == "") == (status != "ok")
     with pytest.raises(ValueError, match="score"):
         result(status=status, score=None if status == "ok" else 0.0)
@@ -80,11 +80,11 @@ def test_what_is_not_ok_has_no_score(status, points):
 
 @given(st.text(max_size=40))
 def test_no_cell_begins_like_a_formula(text):
-    made = tables.safe(text)
+    made = score_tables.safe(text)
     assert made.lstrip("\t \n")[:1] not in ("=", "+", "-", "@", "|", "%")
-    (row,) = rows(tables.scores([result(text or "x", reason=text)]))
+    (row,) = rows(score_tables.scores([result(text or "x", reason=text)]))
     assert row["student"].strip()[:1] not in ("=", "+", "-", "@") and None not in row
-    assert tables.safe(-2.5) == "-2.5"
+    assert score_tables.safe(-2.5) == "-2.5"
 
 
 class Tags(html.parser.HTMLParser):
@@ -113,7 +113,7 @@ def test_nothing_that_a_student_wrote_is_part_of_the_page(text):
         marks=(Mark(text or "q", 0.0, 1.0, "raised", text, text), Mark("b", 0.0, 1.0, "bad answer", text)),
     )
     tags = Tags()
-    tags.feed(feedback.page(one))
+    tags.feed(student_pages.page(one))
     known = {
         "html",
         "head",
@@ -140,12 +140,12 @@ def test_nothing_that_a_student_wrote_is_part_of_the_page(text):
 
 
 def test_a_page_says_what_happened(tmp_path):
-    page = feedback.page(result(cells=((4, "NameError: name 'x' is not defined"),)))
+    page = student_pages.page(result(cells=((4, "NameError: name 'x' is not defined"),)))
     assert "2.5 of 3 points" in page and "one is missing" in page
     assert "NameError: name &#x27;x&#x27; is not defined (code cell 4)" in page
-    closed = feedback.page(result(status="timeout", reason="more than 60 s of CPU time"))
+    closed = student_pages.page(result(status="timeout", reason="more than 60 s of CPU time"))
     assert "none is not zero" in closed and "more than 60 s" in closed
-    paths = feedback.write([result(), result("Bob")], tmp_path)
+    paths = student_pages.write([result(), result("Bob")], tmp_path)
     assert sorted(path.name for path in paths) == ["Ada.html", "Bob.html"]
 
 
@@ -169,13 +169,13 @@ def test_a_page_says_what_happened(tmp_path):
 )
 def test_what_a_process_says_of_hidden_questions_is_not_shown(status, reason, told):
     mark = Mark("q", 0.0, 1.0, status, reason)
-    assert feedback.shown(mark) == told
-    assert "hidden" not in feedback.page(result(marks=(mark,)))
+    assert student_pages.shown(mark) == told
+    assert "hidden" not in student_pages.page(result(marks=(mark,)))
 
 
 def test_a_zip_for_moodle(tmp_path):
     students = [result("Ada", moodle_id="7"), result("Ada B", moodle_id="8")]
-    paths = feedback.write(students, tmp_path, pack="moodle")
+    paths = student_pages.write(students, tmp_path, pack="moodle")
     with zipfile.ZipFile(paths[-1]) as archive:
         names = archive.namelist()
         assert names == [
@@ -184,13 +184,13 @@ def test_a_zip_for_moodle(tmp_path):
         ]
         assert b"2.5 of 3" in archive.read(names[0])
     before = paths[-1].read_bytes()
-    assert feedback.write(students, tmp_path, pack="moodle")[-1].read_bytes() == before
-    paths = feedback.write([*students, result("Eve")], tmp_path, pack="moodle")
+    assert student_pages.write(students, tmp_path, pack="moodle")[-1].read_bytes() == before
+    paths = student_pages.write([*students, result("Eve")], tmp_path, pack="moodle")
     assert paths[-1].read_bytes() == before and (tmp_path / "Eve.html").is_file()
-    (said,) = feedback.not_packed([*students, result("Eve")], "moodle")
+    (said,) = student_pages.not_packed([*students, result("Eve")], "moodle")
     assert said == "Eve: not in the zip, because no number of Moodle's is known"
     with pytest.raises(ValueError, match="Moodle knows none of these"):
-        feedback.write([result("Eve")], tmp_path, pack="moodle")
+        student_pages.write([result("Eve")], tmp_path, pack="moodle")
 
 
 WORKSHEET = """\ufeffIdentifier,Full name,Email address,Status,Grade,Maximum Grade,Feedback comments
@@ -367,13 +367,13 @@ def test_a_summary(tmp_path):
         ),
         result("Zoe", "memory", reason="much\x1b[31m"),
     ]
-    assert summary.bins(found) == [1, 0, 0, 0, 0, 0, 0, 0, 2, 1]
-    assert summary.questions(found) == [("a", 1.5, 2.0, 3, 1, 4), ("b", 0.5, 1.0, 1, 0, 4)]
-    assert summary.mistakes(found) == [(3, "b", "one is missing"), (1, "b", "E: x")]
-    text = summary.text(found)
+    assert class_summary.bins(found) == [1, 0, 0, 0, 0, 0, 0, 0, 2, 1]
+    assert class_summary.questions(found) == [("a", 1.5, 2.0, 3, 1, 4), ("b", 0.5, 1.0, 1, 0, 4)]
+    assert class_summary.mistakes(found) == [(3, "b", "one is missing"), (1, "b", "E: x")]
+    text = class_summary.text(found)
     assert "5 submissions, 4 with a score" in text and "Zoe: memory: much [31m" in text and "\x1b" not in text
     assert "   3  b: one is missing" in text
-    summary.plot(found, tmp_path / "plot.png")
+    class_summary.plot(found, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert "0 with a score" in summary.text([result(status="crashed")])
-    summary.plot([result(status="crashed")], tmp_path / "none.png")
+    assert "0 with a score" in class_summary.text([result(status="crashed")])
+    class_summary.plot([result(status="crashed")], tmp_path / "none.png")

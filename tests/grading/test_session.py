@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
-from chunkprefill_grading.sandbox.answers import rebuilt
 from chunkprefill_grading.sandbox.limits import Limits
 from chunkprefill_grading.sandbox.notebook_env import plain_python
 from chunkprefill_grading.sandbox.process import Clock, PipeSession
+from chunkprefill_grading.sandbox.returned import rebuilt
 from chunkprefill_grading.sandbox.session import (
     ArraySpec,
     BadAnswer,

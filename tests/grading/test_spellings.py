@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chunkprefill_grading.problems import forms, key
+from chunkprefill_grading.problems import answer_forms, key
 from chunkprefill_grading.problems.check_cell import check_cell
 from chunkprefill_grading.problems.ps2_decide import Decisions, Interface
 from chunkprefill_grading.problems.sheet import Judgement, Question, sentence
@@ -361,7 +361,7 @@ def test_a_part_of_an_answer_is_said_to_be_one_and_is_paid():
 
 def test_the_cell_is_the_grader_s_own_reader_and_leaves_two_names():
     assert {name for name in cell() if not name.startswith("__")} == {"checks", "look"}
-    for source in (forms.letters, forms.numbers):
+    for source in (answer_forms.letters, answer_forms.numbers):
         assert source.__name__ in check_cell()
     assert "chunkprefill_course" not in check_cell()
 
@@ -465,7 +465,7 @@ def test_a_plan_that_the_check_refuses_the_grader_refuses(returns):
     ],
 )
 def test_a_text_that_may_mean_another_number_is_none(text):
-    assert forms.as_number(text, "small_ms") is None
+    assert answer_forms.as_number(text, "small_ms") is None
 
 
 @pytest.mark.parametrize(
@@ -499,14 +499,14 @@ def test_a_text_that_may_mean_another_number_is_none(text):
     ],
 )
 def test_a_text_that_can_mean_one_number_alone_is_that_number(text, value):
-    assert forms.as_number(text, "small_ms") == value
+    assert answer_forms.as_number(text, "small_ms") == value
 
 
 @pytest.mark.parametrize(
     "text", ["!True", "not True", "~True", "True or False", "1 True", "TrueFalse", "truth", ""]
 )
 def test_a_text_that_may_mean_another_truth_is_none(text):
-    assert forms.as_truth(text) is None
+    assert answer_forms.as_truth(text) is None
 
 
 def test_what_cannot_be_read_costs_itself_alone():

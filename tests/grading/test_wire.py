@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkprefill_grading.sandbox import wire
-from chunkprefill_grading.sandbox.answers import nested, sent, simple
+from chunkprefill_grading.sandbox.returned import nested, sent, simple
 from chunkprefill_grading.sandbox.session import ArraySpec, BadAnswer, array, sendable
 from chunkprefill_grading.sandbox.wire import BadValue, Raw
 
@@ -35,10 +35,10 @@ def depth(value: object) -> int:
 def test_a_value_comes_out_as_it_went_in_or_is_refused(value):
     if depth(value) > wire.MAX_DEPTH:
         with pytest.raises(BadValue):
-            wire.encode(value)
+            wire.encode_value(value)
         return
-    there = wire.loads(wire.dumps({"ok": wire.encode(value)}))["ok"]
-    back = wire.decode(there)
+    there = wire.loads(wire.dumps({"ok": wire.encode_value(value)}))["ok"]
+    back = wire.decode_value(there)
     assert back == value and repr(back) == repr(value)
 
 
@@ -61,7 +61,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_whatever_a_liar_sends_is_plain_data_or_refused(value):
     try:
-        back = wire.decode(value)
+        back = wire.decode_value(value)
     except BadValue:
         return
     stack = [back]
@@ -96,7 +96,7 @@ def test_whatever_a_liar_sends_is_plain_data_or_refused(value):
 )
 def test_what_no_answer_may_be(value):
     with pytest.raises(BadValue):
-        wire.encode(value)
+        wire.encode_value(value)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_lines_that_are_no_answer(line):
     ],
 )
 def test_arrays_that_are_none(spoilt):
-    good = wire.encode(Raw((4,), "float64", bytes(32)))
-    assert wire.decode(good) == Raw((4,), "float64", bytes(32))
+    good = wire.encode_value(Raw((4,), "float64", bytes(32)))
+    assert wire.decode_value(good) == Raw((4,), "float64", bytes(32))
     with pytest.raises(BadValue):
-        wire.decode({**good, **spoilt})
+        wire.decode_value({**good, **spoilt})
 
 
 @given(
@@ -145,11 +145,11 @@ def test_arrays_arrive_as_nested_lists_and_return(dtype, shape, data):
         .astype(dtype)
         .reshape(shape)
     )
-    raw = wire.decode(json.loads(json.dumps(sendable(there))))
+    raw = wire.decode_value(json.loads(json.dumps(sendable(there))))
     if 0 not in shape:
         assert nested(raw) == there.tolist()
     for value in (there, nested(raw)) if 0 not in shape else (there,):
-        back = array("f", wire.encode(sent(value, tuple(shape), dtype)), ArraySpec(tuple(shape), dtype))
+        back = array("f", wire.encode_value(sent(value, tuple(shape), dtype)), ArraySpec(tuple(shape), dtype))
         assert back.dtype == there.dtype and back.shape == there.shape and np.array_equal(back, there)
 
 
@@ -157,14 +157,14 @@ def test_an_array_must_be_finite_and_as_declared():
     spec = ArraySpec((2,), "float64")
     for value in ([1.0, math.nan], [math.inf, 1.0]):
         with pytest.raises(BadAnswer, match="finite"):
-            array("f", wire.encode(sent(value, (2,), "float64")), spec)
+            array("f", wire.encode_value(sent(value, (2,), "float64")), spec)
     for raw in (
         Raw((1, 2), "float64", bytes(16)),
         Raw((2,), "float32", bytes(8)),
         Raw((4,), "float64", bytes(32)),
     ):
         with pytest.raises(BadAnswer):
-            array("f", wire.encode(raw), spec)
+            array("f", wire.encode_value(raw), spec)
     with pytest.raises(BadAnswer):
         array("f", [1.0, 2.0], spec)
 
@@ -179,6 +179,6 @@ def test_floats_are_no_whole_numbers_and_no_truth_values(dtype):
 
 def test_numbers_of_numpy_are_numbers():
     value = {"a": np.int64(3), "b": [np.float32(0.5), (np.bool_(True),)], 4: np.arange(3)}
-    assert wire.encode(simple(value)) == wire.encode({"a": 3, "b": [0.5, [True]], 4: [0, 1, 2]})
+    assert wire.encode_value(simple(value)) == wire.encode_value({"a": 3, "b": [0.5, [True]], 4: [0, 1, 2]})
     with pytest.raises(BadValue, match="items"):
         simple(np.zeros(10**6))

@@ -15,7 +15,7 @@ from chunkprefill_grading.problems.notebook import as_json, notebook
 from chunkprefill_grading.sandbox.session import LocalSession
 from chunkprefill_grading.submission import load
 from chunkprefill_grading.submission.load import parse
-from chunkprefill_grading.submission.written import find
+from chunkprefill_grading.submission.written_texts import find
 from tests.grading.submissions import secrets
 
 MARKER = "<!-- answer: advice -->"

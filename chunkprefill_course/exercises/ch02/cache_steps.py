@@ -81,7 +81,7 @@ def pick(bench: TinyModel) -> None:
     bench.output.append(int(bench.logits.argmax()))
 
 
-def decode(bench: TinyModel) -> None:
+def decode_token(bench: TinyModel) -> None:
     """The first decoding step: a chunk of one token."""
     from chunkprefill.generation import prefill
 
@@ -145,7 +145,7 @@ cache_order = Order(
         Card("c2", "Run the second chunk: store its keys and values.", partial(run_chunk, 1)),
         Card("c3", "Run the last chunk: store its keys and values.", partial(run_chunk, 2)),
         Card("first", "Pick the first output token from the last position's logits.", pick),
-        Card("decode", "Begin generation: run that token as a chunk of one.", decode),
+        Card("decode", "Begin generation: run that token as a chunk of one.", decode_token),
     ),
     said=said,
     picture=picture,

@@ -9,8 +9,8 @@ from math import isfinite
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
+from chunkprefill_course.forms.amounts import bars
 from chunkprefill_course.forms.answers import Plain, apart, number
-from chunkprefill_course.forms.bars import bars
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.feedback import counted
 from chunkprefill_course.forms.running import Program
