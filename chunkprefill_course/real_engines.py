@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
-from chunkprefill.scheduling.parity import Case, Replay, decisions
+from chunkprefill.scheduling.parity import RecordedCase, ServedCase, decisions
 
 NOT_FOUND = "not found"
 
@@ -88,7 +88,9 @@ def _versions() -> dict[str, str]:
     return _data()["versions"]
 
 
-def decisions_picture(case: Case, replay: Replay, *, caption: str, engine: str = "vLLM") -> Picture:
+def decisions_picture(
+    case: RecordedCase, replay: ServedCase, *, caption: str, engine: str = "vLLM"
+) -> Picture:
     """A recording above our decisions on the same requests: a row a request, a column a step.
 
     Each cell has two bands, the upper one recorded and the lower one ours. Filled: it ran, with several
@@ -129,7 +131,7 @@ def decisions_picture(case: Case, replay: Replay, *, caption: str, engine: str =
     )
 
 
-def _paired(case: Case, replay: Replay) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+def _paired(case: RecordedCase, replay: ServedCase) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     mine = decisions(case, replay)
     for recorded in case.steps:
         yield recorded, next(mine, None)
@@ -139,7 +141,7 @@ def _told(tokens: dict[Any, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in tokens.items()) or "nothing"
 
 
-def _stretches(names: list[Any], case: Case) -> Iterator[str]:
+def _stretches(names: list[Any], case: RecordedCase) -> Iterator[str]:
     """For each request, the steps in which the recording ran it with several tokens, and with one."""
     for name in names:
         ran = {i: dict(step["scheduled"]).get(name, 0) for i, step in enumerate(case.steps)}

@@ -577,7 +577,7 @@ def export(args: argparse.Namespace) -> None:
 
 def summary(args: argparse.Namespace) -> None:
     """What became of the class."""
-    from chunkprefill_grading.reports import summary as sums
+    from chunkprefill_grading.reports import class_summary as sums
 
     found = _results(args)
     sys.stdout.write(sums.text(found).encode("utf-8", "replace").decode())

@@ -226,7 +226,7 @@ def prose(docstring: str | None) -> str:
     return "\n\n".join(blocks)
 
 
-def code(text: str) -> list[str]:
+def as_code(text: str) -> list[str]:
     """Lines of a Python block, as a directive: a signature is no program, and formatters leave it alone."""
     return ["```{code-block} python", ":class: cp-signature", text, "```"]
 
@@ -259,7 +259,7 @@ def class_lines(found: DefinedAt, name: str) -> list[str]:
         made = made + ")" if made.count("\n") > 1 else f"{name}()"
     else:
         made = f"class {name}"
-    out = [*code(made), "", prose(ast.get_docstring(node)), ""]
+    out = [*as_code(made), "", prose(ast.get_docstring(node)), ""]
     for method in methods:
         doc = ast.get_docstring(method)
         if method.name.startswith("_") or not doc:
@@ -288,7 +288,7 @@ def name_lines(module: str, name: str) -> list[str]:
     if isinstance(node, ast.ClassDef):
         return out + class_lines(found, name)
     if isinstance(node, ast.FunctionDef):
-        return [*out, *code(signature(node)), "", prose(ast.get_docstring(node)), ""]
+        return [*out, *as_code(signature(node)), "", prose(ast.get_docstring(node)), ""]
     return [*out, *constant_lines(found, node, name), prose(found.comment(node)), ""]
 
 
@@ -316,7 +316,7 @@ def constant_lines(found: DefinedAt, node: ast.Assign | ast.AnnAssign, name: str
     value = ast.unparse(node.value) if node.value else "…"
     if isinstance(node.value, ast.Call):  # an exercise holds its solution
         value = f"{ast.unparse(node.value.func)}(…)"
-    return [*note, *code(f"{name} = {value if len(value) <= WIDTH else '…'}"), ""]
+    return [*note, *as_code(f"{name} = {value if len(value) <= WIDTH else '…'}"), ""]
 
 
 def tables() -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ MOST_TOKENS = 10_000_000  # of all requests of a case: a recording is not larger
 
 
 @dataclass(frozen=True)
-class Case:
+class RecordedCase:
     """One recording: what was asked, under which settings, and what was decided at each step."""
 
     name: str
@@ -73,7 +73,7 @@ class Logged:
         return plan
 
 
-def load(path: str) -> list[Case]:
+def load(path: str) -> list[RecordedCase]:
     """The cases of a file (one, or under "cases"). ValueError naming the file, the case and what is wrong."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def load(path: str) -> list[Case]:
     return cases_of(document, path)
 
 
-def cases_of(document: Any, path: str) -> list[Case]:
+def cases_of(document: Any, path: str) -> list[RecordedCase]:
     """The cases of a recording that was read. Errors: `load`."""
     raw = document.get("cases", [document]) if isinstance(document, dict) else document
     if not isinstance(raw, list) or not raw:
@@ -102,7 +102,7 @@ def cases_of(document: Any, path: str) -> list[Case]:
     return cases
 
 
-def _case(name: str, case: dict[str, Any]) -> Case:
+def _case(name: str, case: dict[str, Any]) -> RecordedCase:
     config = dict(case["config"])
     caching, overlap = _flag(config, "prefix_caching"), _flag(config, "async_scheduling")
     pool = BlockPool(config.pop("num_blocks"), config.pop("block_size"), caching)
@@ -119,7 +119,7 @@ def _case(name: str, case: dict[str, Any]) -> Case:
             raise ValueError(f"step {i} calls itself {step['step']!r}")
         row = {field: step[field] for field in (WITH_HITS if caching else FIELDS)}
         steps.append({**row, "scheduled": list(row["scheduled"].items())})
-    return Case(name, VllmV1(**config), pool, requests, steps, overlap)
+    return RecordedCase(name, VllmV1(**config), pool, requests, steps, overlap)
 
 
 def _flag(config: dict[str, Any], name: str) -> bool:
@@ -152,7 +152,7 @@ def _request(row: dict[str, Any]) -> Request:
 
 
 @dataclass(frozen=True)
-class Replay:
+class ServedCase:
     """A case served by our loop: the trace, and what was decided at each question, in seconds that are steps."""
 
     policy: Policy
@@ -160,14 +160,14 @@ class Replay:
     log: list[dict[str, Any]]
 
 
-def replayed(case: Case, policy: Policy | None = None) -> Replay:
+def replayed(case: RecordedCase, policy: Policy | None = None) -> ServedCase:
     """Serve the requests of a case, step t at second t. policy: in place of the recorded settings."""
     logged = Logged(policy or case.policy)
     trace = serve(case.requests, logged, NoTime(), case.pool, scheduling=one_second, overlap=case.overlap)
-    return Replay(logged, trace, logged.log)
+    return ServedCase(logged, trace, logged.log)
 
 
-def decisions(case: Case, replay: Replay) -> Iterator[dict[str, Any]]:
+def decisions(case: RecordedCase, replay: ServedCase) -> Iterator[dict[str, Any]]:
     """What `serve` decided, as vLLM's scheduler would log it, step by step, idle ones too.
 
     Counts are those after scheduling. Without asynchronous scheduling a step's tokens are known in the same
@@ -202,7 +202,7 @@ def decisions(case: Case, replay: Replay) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def compare(case: Case) -> str | None:
+def compare(case: RecordedCase) -> str | None:
     """None if every step is equal, field by field; else the first that differs, with both decisions."""
     try:
         rows = decisions(case, replayed(case))

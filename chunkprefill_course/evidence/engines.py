@@ -13,7 +13,7 @@ from chunkprefill.metrics.timelines import request_timelines
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Plan, Request, Rid
 from chunkprefill.scheduling.core import Sequence as Seq
-from chunkprefill.scheduling.parity import Case, Replay, decisions, load
+from chunkprefill.scheduling.parity import RecordedCase, ServedCase, decisions, load
 from chunkprefill.scheduling.parity import replayed as replay_of
 from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst
 from chunkprefill.scheduling.state import State
@@ -54,18 +54,18 @@ def first_difference(a: Trace, b: Trace) -> int | None:
 # --- decisions recorded from vLLM ---------------------------------------------------------------------
 
 
-def recordings() -> dict[str, Case]:
+def recordings() -> dict[str, RecordedCase]:
     """Decisions of vLLM 0.33.0's own scheduler that travel with the package, by name."""
     with resources.as_file(resources.files(__package__).joinpath("recorded.json")) as path:
         return {case.name: case for case in load(str(path))}
 
 
-def replayed(case: Case, policy: Any = None) -> Replay:
+def replayed(case: RecordedCase, policy: Any = None) -> ServedCase:
     """The requests of a recording, served by our loop: step t is second t. Default: the recorded settings."""
     return replay_of(case, policy)
 
 
-def equal_steps(case: Case, policy: Any = None) -> list[bool]:
+def equal_steps(case: RecordedCase, policy: Any = None) -> list[bool]:
     """For each recorded step, whether ours is the same: who runs, how many tokens, in which order, and the
     counts of the running, the waiting and the free blocks.
     """

@@ -28,7 +28,7 @@ from chunkprefill_course.forms.feedback import (
 )
 from chunkprefill_course.forms.running import Case, Outcome, Program, attempt
 from chunkprefill_course.forms.stopping import NO_LIMIT
-from chunkprefill_course.forms.trial import Trial
+from chunkprefill_course.forms.trial import ProgramTrial
 from chunkprefill_course.forms.variants import Variant, Wrong
 
 #: What judging or drawing an answer of an unexpected kind may raise.
@@ -120,7 +120,7 @@ class Exercise:
             meant, refusal = self._meant(program)
             if refusal is not None:
                 return refusal
-            trial = Trial(self, meant, seed, seconds)
+            trial = ProgramTrial(self, meant, seed, seconds)
             self._load_needs()
             bounded = in_notebook() and seconds != NO_LIMIT
             return apart(trial.feedback, seconds, self.name) if bounded else trial.feedback()
@@ -179,7 +179,7 @@ class Exercise:
 
     def diagnose(self, program: Program, *, seed: int | None = None, seconds: float = 10.0) -> Wrong | None:
         """The known wrong answer that does the same as `program` in every case; None if none does."""
-        return Trial(self, program, seed, seconds).known(self.drawn(seed), [])
+        return ProgramTrial(self, program, seed, seconds).known(self.drawn(seed), [])
 
     def drawn(self, seed: int | None) -> list[Case]:
         """The example and fresh cases, small ones first, every condition met by one of them."""

@@ -40,7 +40,7 @@ class Asks(Protocol):
     def show(self) -> Any: ...
 
 
-class Trial:
+class ProgramTrial:
     """`feedback()` does all of it, within `seconds` for all the calls together."""
 
     def __init__(self, form: Asks, program: Program, seed: int | None, seconds: float) -> None:

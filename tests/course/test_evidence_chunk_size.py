@@ -101,7 +101,7 @@ def test_the_solution_is_what_trying_every_budget_finds(seed):
 
 def served(case, budget):
     """Seconds of the steps in which a simulated server runs the document, beside chats that decode."""
-    clock, n = exercise.Machine(case), case["n_decodes"]
+    clock, n = exercise.StepSeconds(case), case["n_decodes"]
     n_output = 4 + case["n_prompt"] // (budget - n)
     requests = [cp.Request(f"chat {i}", 0.0, 1, n_output) for i in range(n)]
     requests.append(cp.Request("document", 1e-6 if n else 0.0, case["n_prompt"], 1))

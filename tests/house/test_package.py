@@ -134,6 +134,71 @@ def test_one_name_is_one_thing():
     assert twice.keys() == NAMED_TWICE.keys(), twice
 
 
+# Classes that share a name, and why they may.
+CLASSES_NAMED_TWICE = {
+    "Solution": "the text of an exercise's own solution, which is shown to students as theirs would stand",
+}
+
+
+def test_no_two_classes_share_a_name():
+    """Of all the rooms together; private ones may."""
+    homes: dict[str, list[str]] = {}
+    for path in tracked("*.py"):
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        for node in ast.parse(path.read_text("utf8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: at for name, at in homes.items() if len(at) > 1}
+    assert twice.keys() == CLASSES_NAMED_TWICE.keys(), twice
+
+
+# Files of the three packages that share a name, and why they may. Benches are called as their commands are.
+FILES_NAMED_TWICE = {
+    "__init__.py": "a folder each",
+    "__main__.py": "a command each",
+    "parts.py": "evidence is filed by its topic, here that of a picture",
+    "prefilling.py": "evidence is filed by its topic, here that of a picture",
+    "questions.py": "a chapter each",
+    "rope.py": "an exercise is called by what it asks to be written",
+    "vllm.py": "its policy, and how it is run",
+    "events.py": "of a trace, and of a stream",
+}
+
+
+def test_no_two_files_share_a_name():
+    homes: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for path in tracked(f"{package}/*.py"):
+            homes.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: at for name, at in homes.items() if len(at) > 1}
+    assert twice.keys() == FILES_NAMED_TWICE.keys(), twice
+
+
+# What the library offers, and what may be called so elsewhere.
+CALLED_SO_ELSEWHERE = {
+    "picture": "an exercise's own, among the functions that each exercise has",
+    "setup": "what Sphinx calls in an extension",
+    "summary": "a command of the grader",
+}
+
+
+def test_a_public_name_of_the_library_is_one_thing():
+    """No other package, bench or tool defines a function or a class by it."""
+    public = set(cp.__all__)
+    found: dict[str, list[str]] = {}
+    for path in tracked("*.py"):
+        if path.relative_to(ROOT).parts[0] in ("chunkprefill", "tests"):
+            continue
+        for node in ast.parse(path.read_text("utf8")).body:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                and node.name in public
+            ):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert found.keys() == CALLED_SO_ELSEWHERE.keys(), found
+
+
 # Functions with more than six parameters, each with the reason why nothing among them is a value. What joins
 # the list needs a reason of its own; what a change makes shorter leaves it.
 MANY_PARAMETERS = {

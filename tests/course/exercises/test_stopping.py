@@ -16,7 +16,7 @@ import pytest
 from chunkprefill_course import exercises
 from chunkprefill_course.forms.running import attempt
 from chunkprefill_course.forms.stopping import PATIENCE, Limit, Spent
-from chunkprefill_course.forms.trial import Trial
+from chunkprefill_course.forms.trial import ProgramTrial
 
 
 def catches_all():
@@ -216,7 +216,7 @@ def test_the_line_of_an_answer_is_looked_for_within_the_time_too():
     class Form:
         run = staticmethod(lambda asked, case: asked(*case.values()))
 
-    trial = Trial(Form(), program, 0, 0.2)
+    trial = ProgramTrial(Form(), program, 0, 0.2)
     place = trial._place({"name": "a", "n": 1})
     assert "return 1" in place
     calls += [0] * 9
@@ -229,6 +229,6 @@ def test_the_line_of_an_answer_is_looked_for_within_the_time_too():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest's may ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            Trial(Form(), interrupted, 0, 0.2)._place({"name": "a", "n": 1})
+            ProgramTrial(Form(), interrupted, 0, 0.2)._place({"name": "a", "n": 1})
     finally:
         signal.signal(signal.SIGINT, before)
