@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
         "unit": "s",
         "clock": args.clock,
         "cells": cells,
-        "summary": rows_of_summary(cells, judged=args.device == "cpu" and dtype == torch.float32),
+        "summary": summary_rows(cells, judged=args.device == "cpu" and dtype == torch.float32),
     }
     write(document, args.out)
     return 0
@@ -177,7 +177,7 @@ def _seconds(work: Callable[[], Any], device: torch.device, clock: Callable[[], 
     return clock() - began
 
 
-def rows_of_summary(cells: list[dict[str, Any]], *, judged: bool) -> list[dict[str, Any]]:
+def summary_rows(cells: list[dict[str, Any]], *, judged: bool) -> list[dict[str, Any]]:
     """For each prompt length the geometric mean and the least of the ratios, held against the targets."""
     rows = []
     for n in sorted({cell["prompt"] for cell in cells}):

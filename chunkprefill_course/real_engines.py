@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
-from chunkprefill.scheduling.parity import RecordedCase, ServedCase, decisions
+from chunkprefill.scheduling.parity import RecordedCase, ReplayedCase, decisions
 
 NOT_FOUND = "not found"
 
@@ -89,7 +89,7 @@ def _versions() -> dict[str, str]:
 
 
 def decisions_picture(
-    case: RecordedCase, replay: ServedCase, *, caption: str, engine: str = "vLLM"
+    case: RecordedCase, replay: ReplayedCase, *, caption: str, engine: str = "vLLM"
 ) -> Picture:
     """A recording above our decisions on the same requests: a row a request, a column a step.
 
@@ -131,7 +131,9 @@ def decisions_picture(
     )
 
 
-def _paired(case: RecordedCase, replay: ServedCase) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+def _paired(
+    case: RecordedCase, replay: ReplayedCase
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     mine = decisions(case, replay)
     for recorded in case.steps:
         yield recorded, next(mine, None)

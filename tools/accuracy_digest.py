@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from digesting import write  # noqa: E402
+from digest_writer import write  # noqa: E402
 
 from chunkprefill.configs import find_device  # noqa: E402
 

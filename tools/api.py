@@ -55,7 +55,7 @@ class ApiPage:
 
 
 #: A phone lays out and styles a page as a whole: all names on one page kept it busy for seconds.
-ROOMS = (
+API_PAGES = (
     ApiPage(
         "cache",
         "Cache, model and engine",
@@ -328,12 +328,14 @@ def tables() -> dict[str, list[str]]:
     return found
 
 
-def room_of(module: str) -> ApiPage:
+def page_of(module: str) -> ApiPage:
     """The one room that holds `module`."""
-    found = [room for room in ROOMS if room.holds(module)]
+    found = [room for room in API_PAGES if room.holds(module)]
     if len(found) != 1:
         rooms = ", ".join(room.name for room in found) or "none"
-        raise ValueError(f"{module}: each module belongs to one room of ROOMS, and these hold it: {rooms}")
+        raise ValueError(
+            f"{module}: each module belongs to one room of API_PAGES, and these hold it: {rooms}"
+        )
     return found[0]
 
 
@@ -343,13 +345,13 @@ def label(module: str, name: str) -> str:
     return f"api-{'class-' if is_class else ''}{name}"
 
 
-def room_page(room: ApiPage) -> str:
+def api_page(room: ApiPage) -> str:
     """A room's page: each of its modules, each of their names."""
     short = room.package.split()[-1]
     out = [f"# {room.title}, name by name", "", MADE, "", room.says]
     out += [f"`import {room.package}`, then `{short}.NAME`. [All names](../api.md).", "", UNITS]
     for module, names in tables().items():
-        if room_of(module) is room:
+        if page_of(module) is room:
             docstring = ast.get_docstring(ast.parse(module_path(module).read_text("utf8"))) or ""
             out += [f"## `{module}`", "", prose(docstring.partition("\n")[0]), ""]
             for name in names:
@@ -360,8 +362,8 @@ def room_page(room: ApiPage) -> str:
 def first_page() -> str:
     """`book/api.md`: the rooms, and all their names as links."""
     out = [HEAD]
-    for room in ROOMS:
-        names = [(m, name) for m, names in tables().items() if room_of(m) is room for name in names]
+    for room in API_PAGES:
+        names = [(m, name) for m, names in tables().items() if page_of(m) is room for name in names]
         links = ", ".join(
             f"[`{name}`]({label(m, name)})" for m, name in sorted(names, key=lambda one: one[1].lower())
         )
@@ -376,7 +378,7 @@ def _tidy(lines: list[str]) -> str:
 def pages() -> dict[Path, str]:
     """{file: text} of all that this writes."""
     made = {BOOK / "api.md": first_page()}
-    return made | {BOOK / f"api/{room.name}.md": room_page(room) for room in ROOMS}
+    return made | {BOOK / f"api/{room.name}.md": api_page(room) for room in API_PAGES}
 
 
 def main() -> int:

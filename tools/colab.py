@@ -20,8 +20,11 @@ import yaml
 from nbformat import NotebookNode
 from normal_form import normalise
 
-from chunkprefill_grading.problems.notebook import FETCH
 from notebooks import ROOT, NotebookError, all_notebooks, kind, read, shown, write
+
+sys.path.insert(0, str(ROOT))  # the text of this checkout, not of one that is installed
+
+from chunkprefill_grading.problems.notebook import FETCH
 
 WHAT = {
     "chapter": "A chapter",

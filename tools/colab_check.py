@@ -17,7 +17,7 @@ from colab_env import (
     PINS,
     VENV,
     Failed,
-    NotHere,
+    Unavailable,
     colab_layer,
     colab_python,
     front_end,
@@ -64,7 +64,7 @@ def check() -> int:
             start = time.monotonic()
             try:
                 word, told = "ok     ", step(Path(folder))
-            except NotHere as missing:
+            except Unavailable as missing:
                 word = "FAILED " if required & {"colab", missing.what} else "SKIPPED"
                 told = f"MISSING {missing.what}: {missing}"
             except (Failed, NotebookError) as failed:
@@ -81,7 +81,7 @@ def resolver(folder: Path) -> str:
     """For each list of what Colab has, pip itself says what the package and its setup cell would install."""
     lists = sorted((shared() / "colab").glob("pip-freeze*.txt"))
     if not lists:
-        raise NotHere("shared", "no pip-freeze*.txt in ../shared/colab")
+        raise Unavailable("shared", "no pip-freeze*.txt in ../shared/colab")
     archive, told = folder / "chunkprefill.tar.gz", []
     pack_tree(archive, top="chunkprefill")
     for freeze in lists:

@@ -23,7 +23,7 @@ PINS = ROOT / "requirements/colab.txt"
 VENV = ROOT / ".venv-colab"
 
 
-class NotHere(Exception):
+class Unavailable(Exception):
     """Something that a step needs is not on this machine: what REQUIRE calls it, and what to do."""
 
     def __init__(self, what: str, how: str) -> None:
@@ -132,7 +132,7 @@ def colab_python() -> str:
                 return candidate
         except Failed:
             continue
-    raise NotHere(
+    raise Unavailable(
         "colab",
         f"Python 3.13, which is Colab's: COLAB_PYTHON names it (tried {', '.join(candidates) or 'none'})",
     )
@@ -146,7 +146,7 @@ def shared() -> Path:
     for folder in (os.environ.get("CHUNKPREFILL_SHARED"), ROOT.parent / "shared"):
         if folder and (Path(folder) / "colab").is_dir():
             return Path(folder)
-    raise NotHere("shared", "Colab's lists, ../shared/colab (CHUNKPREFILL_SHARED names another place)")
+    raise Unavailable("shared", "Colab's lists, ../shared/colab (CHUNKPREFILL_SHARED names another place)")
 
 
 def read_freeze(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:

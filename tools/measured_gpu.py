@@ -79,7 +79,7 @@ def gpu_pictures(document: Document) -> Iterator[str]:
         for row in found.rows
     )
     yield "### Prefilling in chunks, beside what the GPU allows"
-    yield picture(
+    yield picture_lines(
         recorded_picture(
             "chunks",
             "s",
@@ -120,7 +120,7 @@ def mixed_picture(document: Document) -> Iterator[str]:
         caption=f"{rows[0]['model']}: a chunk and {load[0]} decodes with {load[1]:,} tokens cached.",
     )
     yield "### A chunk beside decodes, and what the GPU allows"
-    yield picture(shown)
+    yield picture_lines(shown)
 
 
 def equality_block(document: Document) -> Iterator[str]:
@@ -203,7 +203,7 @@ def gaps_block(document: Document) -> Iterator[str]:
         yield "### What is not here\n\n" + "\n".join(said)
 
 
-def picture(shown: Picture) -> str:
+def picture_lines(shown: Picture) -> str:
     return shown._repr_html_()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # so that tests may import this file
-from digesting import ROOT, write
+from digest_writer import ROOT, write
 
 SOURCE = ROOT / "benchmarks" / "results" / "vllm-cpu.json"
 DIGEST = ROOT / "chunkprefill_course" / "data" / "vllm.json"

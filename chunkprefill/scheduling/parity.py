@@ -152,7 +152,7 @@ def _request(row: dict[str, Any]) -> Request:
 
 
 @dataclass(frozen=True)
-class ServedCase:
+class ReplayedCase:
     """A case served by our loop: the trace, and what was decided at each question, in seconds that are steps."""
 
     policy: Policy
@@ -160,14 +160,14 @@ class ServedCase:
     log: list[dict[str, Any]]
 
 
-def replayed(case: RecordedCase, policy: Policy | None = None) -> ServedCase:
+def replayed(case: RecordedCase, policy: Policy | None = None) -> ReplayedCase:
     """Serve the requests of a case, step t at second t. policy: in place of the recorded settings."""
     logged = Logged(policy or case.policy)
     trace = serve(case.requests, logged, NoTime(), case.pool, scheduling=one_second, overlap=case.overlap)
-    return ServedCase(logged, trace, logged.log)
+    return ReplayedCase(logged, trace, logged.log)
 
 
-def decisions(case: RecordedCase, replay: ServedCase) -> Iterator[dict[str, Any]]:
+def decisions(case: RecordedCase, replay: ReplayedCase) -> Iterator[dict[str, Any]]:
     """What `serve` decided, as vLLM's scheduler would log it, step by step, idle ones too.
 
     Counts are those after scheduling. Without asynchronous scheduling a step's tokens are known in the same

@@ -13,7 +13,7 @@ from chunkprefill.metrics.timelines import request_timelines
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Plan, Request, Rid
 from chunkprefill.scheduling.core import Sequence as Seq
-from chunkprefill.scheduling.parity import RecordedCase, ServedCase, decisions, load
+from chunkprefill.scheduling.parity import RecordedCase, ReplayedCase, decisions, load
 from chunkprefill.scheduling.parity import replayed as replay_of
 from chunkprefill.scheduling.policies import ChunkedPrefill, PrefillFirst
 from chunkprefill.scheduling.state import State
@@ -60,7 +60,7 @@ def recordings() -> dict[str, RecordedCase]:
         return {case.name: case for case in load(str(path))}
 
 
-def replayed(case: RecordedCase, policy: Any = None) -> ServedCase:
+def replayed(case: RecordedCase, policy: Any = None) -> ReplayedCase:
     """The requests of a recording, served by our loop: step t is second t. Default: the recorded settings."""
     return replay_of(case, policy)
 

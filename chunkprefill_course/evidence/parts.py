@@ -182,7 +182,7 @@ def measured_shares() -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class ValueTask:
+class TaskByValue:
     """A request, as a policy might write it down; compares by value, which is what a dataclass does."""
 
     rid: Any
@@ -196,9 +196,9 @@ class Listed:
     token_budget: int
 
     def schedule(self, state: State) -> Plan:
-        granted: list[ValueTask] = []
+        granted: list[TaskByValue] = []
         for rid, n in ChunkedPrefill(self.token_budget).schedule(state).tokens.items():
-            task = ValueTask(rid, n)
+            task = TaskByValue(rid, n)
             if task not in granted:
                 granted.append(task)
         return Plan({task.rid: task.n_tokens for task in granted})

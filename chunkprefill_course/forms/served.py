@@ -338,7 +338,7 @@ def lives_picture(requests: list[Request], waits: dict[Any, float], *, marked: A
     return f'<div style="max-width:{canvas.width:.0f}px">{image}</div>'
 
 
-def picture(case: Case, steps: Plain) -> str:
+def served_picture(case: Case, steps: Plain) -> str:
     """P and D, iteration by iteration; the numbers are tokens. Nothing where the rows would fill a page."""
     if len(case["requests"]) > MOST_DRAWN:
         return ""

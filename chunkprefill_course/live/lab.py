@@ -15,7 +15,7 @@ from chunkprefill.configs import DEVICES, MODELS
 from chunkprefill.plots.timeline import timeline_picture
 from chunkprefill.servers.client import clean
 from chunkprefill_course.live import advice
-from chunkprefill_course.live.pasted import MOST, LabError, read_requests, short
+from chunkprefill_course.live.pasted_requests import MOST, LabError, read_requests, short
 from chunkprefill_course.live.programs import FILE, Printed, alone, raised, said_by
 
 MOST_STEPS = 200_000  # of a run
@@ -86,7 +86,7 @@ def policy_of(choice: Mapping[str, Any]) -> Any:
     return getattr(cp, name)(**given)
 
 
-class ProgressTold:
+class TellsProgress:
     """A policy that tells how far the run is; it decides nothing itself."""
 
     def __init__(self, policy: Any, tell: Callable[[str], Any], n_requests: int) -> None:
@@ -148,7 +148,7 @@ def _run(experiment: Mapping[str, Any], tell: Callable[[str], Any]) -> dict[str,
     tell("Serving.")
     trace = cp.simulate(
         requests,
-        ProgressTold(policy, tell, len(requests)),
+        TellsProgress(policy, tell, len(requests)),
         price,
         pool,
         scheduling=scheduling,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from chunkprefill_grading.marking.results import Result, hash_of, write
 from chunkprefill_grading.marking.run import Grader, Judging, is_done, locked, refuse_other_key
-from chunkprefill_grading.marking.shards import WHOLE, ClassPart
+from chunkprefill_grading.marking.shards import WHOLE, GradingShard
 from chunkprefill_grading.sandbox import limits as sandbox
 from chunkprefill_grading.submission.collect import Student, read_list
 from chunkprefill_grading.submission.load import Submission
@@ -23,7 +23,7 @@ def run_on(
     out: Path,
     by: Judging,
     *,
-    shard: ClassPart = WHOLE,
+    shard: GradingShard = WHOLE,
     quiet: bool = False,
 ) -> list[Result]:
     """As `run`, on the workers of a `distributed.Client`: the same results, in the same files.
@@ -68,7 +68,7 @@ def graded(
     """One result, on a worker. RuntimeError where the worker's own grader is another than the client's."""
     grader = Grader(by, stage=_stage())
     if by.safe:
-        sandbox.prove(grader.limits)
+        sandbox.require_sandbox(grader.limits)
     sha = hash_of(found) if isinstance(found, str) else found.sha
     if grader.hashes(sha) != hashes:
         raise RuntimeError("the workers have another version of the grader than this machine")

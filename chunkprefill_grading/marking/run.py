@@ -19,7 +19,7 @@ from chunkprefill_grading.marking.lasting import PURSE, LastingSession
 from chunkprefill_grading.marking.mark import Mark, mark
 from chunkprefill_grading.marking.pool import Died, judged
 from chunkprefill_grading.marking.results import Result, hash_of, load, total, write
-from chunkprefill_grading.marking.shards import WHOLE, ClassPart
+from chunkprefill_grading.marking.shards import WHOLE, GradingShard
 from chunkprefill_grading.problems.draw import stamp
 from chunkprefill_grading.problems.key import checked
 from chunkprefill_grading.sandbox import limits as sandbox
@@ -217,7 +217,7 @@ def run(
     by: Judging,
     *,
     jobs: int = 1,
-    shard: ClassPart = WHOLE,
+    shard: GradingShard = WHOLE,
     quiet: bool = False,
 ) -> list[Result]:
     """Grade who is not graded yet, or from another notebook, key or grader; returns the new results.
@@ -230,7 +230,7 @@ def run(
     """
     limits = by.limits or sandbox.limits_of(by.key)
     if by.safe:
-        sandbox.prove(limits)
+        sandbox.require_sandbox(limits)
     students = read_list(submitted).students
     if not students:
         raise ValueError(f"{submitted}: no submissions here")

@@ -17,7 +17,7 @@ from chunkprefill_grading.submission.collect import Student
 
 
 @dataclass(frozen=True)
-class ClassPart:
+class GradingShard:
     """Part `n` of `of`, from 1."""
 
     n: int = 1
@@ -28,15 +28,15 @@ class ClassPart:
         return sorted(students, key=lambda student: student.slug)[self.n - 1 :: self.of]
 
 
-WHOLE = ClassPart()
+WHOLE = GradingShard()
 
 
-def read_shard(text: str) -> ClassPart:
+def read_shard(text: str) -> GradingShard:
     """ "3/8" as a shard. ValueError for anything else."""
     found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text.strip())
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError(f"{text!r} is no part such as 3/8")
-    return ClassPart(int(found[1]), int(found[2]))
+    return GradingShard(int(found[1]), int(found[2]))
 
 
 @dataclass

@@ -13,7 +13,8 @@ from chunkprefill_grading.submission.stamps import KEY, LINE
 
 HOME, BRANCH = "https://github.com/OWNER/chunkprefill", "main"  # tests hold them to _config.yml
 
-# What a notebook opened on Colab begins with: the chapters' setup cell (tools/colab.py) and this one's.
+# How a notebook that is opened on Colab fetches the package: part of the chapters' setup cell (tools/colab.py), and
+# of SETUP below.
 FETCH = """\
 import importlib.util
 import sys

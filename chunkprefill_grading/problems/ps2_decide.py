@@ -13,8 +13,8 @@ from chunkprefill_grading.problems.ps2_load import (
     DOCUMENTS,
     GIVEN_UP,
     WHOLE,
+    BoundedWorkload,
     Endless,
-    HeldWorkload,
     Service,
 )
 from chunkprefill_grading.problems.sheet import Answers, Judgement, Question, tally
@@ -124,7 +124,7 @@ class Decisions:
         return made
 
 
-def judge_decide(answers: Answers, hidden: list[HeldWorkload], form: Interface) -> Judgement:
+def judge_decide(answers: Answers, hidden: list[BoundedWorkload], form: Interface) -> Judgement:
     """Points for each promise that holds in all hidden workloads, the later ones only with the first.
 
     A run that ends early keeps none.
@@ -176,7 +176,7 @@ def broken_rule(error: ScheduleError) -> str:
 
 
 def decide_question(
-    rng: random.Random, s: Service, hidden: list[HeldWorkload], public: list[HeldWorkload]
+    rng: random.Random, s: Service, hidden: list[BoundedWorkload], public: list[BoundedWorkload]
 ) -> Question:
     """Write `decide`: judged outside, on workloads that no student has seen."""
     form = interface(rng)
@@ -222,7 +222,7 @@ def decide_question(
     )
 
 
-def _rows(load: HeldWorkload) -> str:
+def _rows(load: BoundedWorkload) -> str:
     """Requests as lines of tuples."""
     rows = [f"({r.rid}, {r.arrival}, {r.n_prompt}, {r.n_output})," for r in load.requests]
     return "\n".join("    " + " ".join(rows[i : i + 4]) for i in range(0, len(rows), 4))

@@ -70,7 +70,7 @@ class Reached(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HeldWorkload:
+class BoundedWorkload:
     """A workload and what it is held to. A chat has at most `chat` prompt tokens; the rest are documents."""
 
     name: str
@@ -137,7 +137,7 @@ class StopsWhenLate:
     """A policy whose run ends as soon as a request has waited too long for a first token."""
 
     policy: Any
-    load: HeldWorkload
+    load: BoundedWorkload
     hopeless: Reached
 
     def schedule(self, state: State) -> Plan:
@@ -199,7 +199,7 @@ def chats(
         out.append(Request(f"r{len(out)}", round(t, 3), n_prompt, n_output))
 
 
-def loads(rng: random.Random, s: Service) -> list[HeldWorkload]:
+def loads(rng: random.Random, s: Service) -> list[BoundedWorkload]:
     """Three workloads: a document beside chats, then beside more of them; a stream of chats that leaves it
     little; documents in a row.
     """
@@ -228,5 +228,5 @@ def loads(rng: random.Random, s: Service) -> list[HeldWorkload]:
         came = sorted(requests, key=lambda request: request.arrival)
         names = rng.sample(range(1000), len(came))  # a name tells nothing
         renamed = [Request(n, r.arrival, r.n_prompt, r.n_output) for n, r in zip(names, came)]
-        out.append(HeldWorkload(name, tuple(renamed), s.machine, s.tbt, s.ttft, s.chat, s.owed))
+        out.append(BoundedWorkload(name, tuple(renamed), s.machine, s.tbt, s.ttft, s.chat, s.owed))
     return out

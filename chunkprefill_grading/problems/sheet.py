@@ -34,7 +34,7 @@ class Question:
     table:     what is marked, and the points for it: the documented marks
     starter:   the cell as it is handed out, with no answer in it; solution: the same cell, answered
     form:      what the public check looks at, as JSON (`forms.py`): whether it is well formed, never right
-    judge:     judge(answers) -> Verdict; None for a written answer, which a person marks by `rubric`
+    judge:     judge(answers) -> Judgement; None for a written answer, which a person marks by `rubric`
     given:     a cell before the answer, with what it is about, such as a server's records
     public:    a cell to try the answer with, which shows what happened and does not judge
     """

@@ -53,7 +53,7 @@ ENVIRONMENT = {
 }
 PYTHON_FLAGS = ("-s", "-S", "-P", "-B")
 STRANGER = 65534  # the user of student code, who owns none of what is mounted
-PROBE_S = 60.0  # for bubblewrap to show that it works
+TRIAL_S = 60.0  # for bubblewrap to show that it works
 
 
 class SandboxError(RuntimeError):
@@ -229,7 +229,7 @@ def runs_as_root() -> bool:
     return _tried(Limits(), as_root=True).returncode == 0
 
 
-def prove(limits: Limits) -> None:
+def require_sandbox(limits: Limits) -> None:
     """Try the sandbox on `true`. SandboxError naming what is missing."""
     if sys.platform != "linux":
         raise SandboxError(f"this is {sys.platform}, not Linux: the sandbox is made of Linux namespaces")
@@ -247,7 +247,7 @@ def _tried(limits: Limits, *, as_root: bool) -> subprocess.CompletedProcess[str]
     command = [bwrap(), *isolation_args(limits, as_root=as_root), "--ro-bind", true, "/bin/true"]
     command += ["--remount-ro", "/", "/bin/true"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxError(f"bubblewrap cannot be run: {error}") from None
 

@@ -104,7 +104,7 @@ def encode_value(value: Any) -> Any:
 
 
 def decode_value(value: Any) -> Any:
-    """What `encode` made, read from a process that may lie. BadValue naming what is wrong."""
+    """What `encode_value` made, read from a process that may lie. BadValue naming what is wrong."""
     return _Walk(_decode_leaf, _open_wire).walk(value, 0)
 
 

@@ -31,7 +31,7 @@ from chunkprefill_grading.submission.archives import (
     look,
 )
 from chunkprefill_grading.submission.files import replace_file
-from chunkprefill_grading.submission.layouts import COPY, HowToRead, Owner
+from chunkprefill_grading.submission.layouts import COPY, Owner, ReadingPlan
 from chunkprefill_grading.submission.load import Unreadable, read_bytes
 from chunkprefill_grading.submission.roster import Roster
 from chunkprefill_grading.submission.spreadsheet import folded
@@ -328,7 +328,7 @@ def _compare(collected: Collected, roster: Roster) -> None:
     ]
 
 
-def chosen(source: Source, how: How) -> tuple[list[tuple[Student, Found | None]], HowToRead]:
+def chosen(source: Source, how: How) -> tuple[list[tuple[Student, Found | None]], ReadingPlan]:
     """Each student of a source with the notebook that counts, and how the source was read.
 
     A problem set before any other notebook, then the newest; of the same age the copy, since that is the one

@@ -190,7 +190,7 @@ def _shown(readings: Sequence[Decoded]) -> str:
 
 
 def reading(text: str, encoding: str, n_known: Callable[[str], int]) -> Decoded:
-    """See `Reading`. Of scripts without capitals every word is written as names are."""
+    """See `Decoded`. Of scripts without capitals every word is written as names are."""
     words, n_odd = foreign_words(text[:_LOOKED])
     spelt = [word for word in words if _is_spelt(word, encoding)]
     weight = sum(1 if word[0].islower() or (len(word) > 1 and word.isupper()) else 2 for word in spelt)

@@ -101,18 +101,18 @@ class Owner:
 Parts = tuple[str, ...]
 
 
-class OwnersOf(Protocol):
+class OwnerFinder(Protocol):
     """The owners of an entry; none where its name is not of this layout."""
 
     def __call__(self, parts: Parts) -> list[Owner]: ...
 
 
 @dataclass(frozen=True)
-class HowToRead:
+class ReadingPlan:
     """How to read a source: its layout, how many folders at the top hold everything, what was guessed."""
 
     layout: str
-    owners: OwnersOf
+    owners: OwnerFinder
     stripped: int = 0
     notes: tuple[str, ...] = ()
 
@@ -127,7 +127,7 @@ def plan(
     *,
     layout: str = "auto",
     strip: int | None = None,
-) -> HowToRead:
+) -> ReadingPlan:
     """How to read a source.
 
     places: the notebooks' folders and files. notes: the learning system's own files. layout, strip: what a
@@ -164,7 +164,7 @@ def plan(
                     f"{', '.join(names[:5])}; if they are students, collect that folder by itself, or --strip "
                     f"{n + 1} says so"
                 )
-    return HowToRead(layout, made, n, tuple(said))
+    return ReadingPlan(layout, made, n, tuple(said))
 
 
 def detected(places: Sequence[Parts], notes: Mapping[str, str] | None = None) -> str:
@@ -202,7 +202,7 @@ def _is_canvas(top: str) -> bool:
 
 def _layout(
     name: str, places: Sequence[Parts], notes: Mapping[str, str], stripped: int, roster: Roster
-) -> OwnersOf:
+) -> OwnerFinder:
     if name == "moodle":
         return partial(_moodle, roster)
     if name == "canvas":

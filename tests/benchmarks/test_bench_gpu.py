@@ -318,7 +318,7 @@ def test_it_runs_from_a_bare_copy_with_torch_and_numpy_alone(tmp_path: Path) -> 
         ROOT / "chunkprefill", tmp_path / "chunkprefill", ignore=shutil.ignore_patterns("__pycache__")
     )
     only = draws("'--only', 'equality', 'policies', 'twin_prefill', 'twin_batching'", "")
-    missing_here = ["transformers", "safetensors", "tokenizers", "tqdm", "matplotlib", "ipywidgets"]
+    missing_here = ["transformers", "safetensors", "tokenizers", "tqdm", "gguf", "matplotlib", "ipywidgets"]
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
         f"sys.modules.update(dict.fromkeys({missing_here!r}));"

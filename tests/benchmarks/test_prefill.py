@@ -64,6 +64,7 @@ def test_it_needs_only_torch_and_numpy_and_says_what_it_skips() -> None:
         "safetensors",
         "tokenizers",
         "tqdm",
+        "gguf",
         "matplotlib",
         "ipywidgets",
         "huggingface_hub",

@@ -178,7 +178,8 @@ def test_a_twin_shows_its_programs_and_answers(forms):
 # --- predictions --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("key", "served"), [("same", False), ("close", True)], ids=["folder", "served"])
+@pytest.mark.parametrize("served", [True, False], ids=["served", "folder"])
+@pytest.mark.parametrize("key", ["same", "close"])
 def test_a_prediction_survives_a_reload_and_is_shown_again(forms, key, served):
     page = forms(served=served)
     mine = page.locator(".cp-recall .cp-mine")

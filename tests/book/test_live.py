@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import threading
+from contextlib import AbstractContextManager
 from functools import cache
 
 import pytest
@@ -89,7 +90,7 @@ def live_page(browser, tmp_path_factory):
     context.close()
 
 
-def answered(page, id: str):
+def answered(page, id: str) -> AbstractContextManager[None]:
     """Within, ask; then wait until Python has answered in the box of this id."""
     return comes_and_goes(page, f"#{id}", "aria-busy")
 

@@ -122,12 +122,14 @@ def test_search_finds_from_a_file(site_dir: Path, new_page: Callable) -> None:
     page.context.close()
 
 
-def test_the_theme_switch_is_kept(site_url: str, new_page: Callable) -> None:
+@pytest.mark.parametrize("served", [True, False], ids=["served", "folder"])
+def test_the_theme_switch_is_kept(site_url: str, site_dir: Path, new_page: Callable, served: bool) -> None:
     page = new_page(1440)
-    open_page(page, f"{site_url}/{pages()[0]}.html")
+    home = site_url if served else site_dir.as_uri()
+    open_page(page, f"{home}/{pages()[0]}.html")
     page.click(".theme-switch-button")
     chosen = page.evaluate("document.documentElement.dataset.theme")
-    open_page(page, f"{site_url}/{pages()[1]}.html")
+    open_page(page, f"{home}/{pages()[1]}.html")
     assert page.evaluate("document.documentElement.dataset.theme") == chosen == "dark"
     page.context.close()
 

@@ -117,8 +117,8 @@ def test_the_changed_policies_decide_the_same(requests, size):
 
 def test_a_list_is_searched_as_often_as_it_is_long_squared(monkeypatch):
     compared = []
-    inner = parts.ValueTask.__eq__
-    monkeypatch.setattr(parts.ValueTask, "__eq__", lambda a, b: (compared.append(1), inner(a, b))[1])
+    inner = parts.TaskByValue.__eq__
+    monkeypatch.setattr(parts.TaskByValue, "__eq__", lambda a, b: (compared.append(1), inner(a, b))[1])
     for n in (8, 32):
         compared.clear()
         state = State(waiting=[cp.Sequence(i, 5, 0.0) for i in range(n)])

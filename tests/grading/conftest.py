@@ -13,6 +13,6 @@ from tests.needs import need
 def walls() -> None:
     """Skips, or fails where REQUIRE names it, without bubblewrap."""
     try:
-        sandbox.prove(Limits())
+        sandbox.require_sandbox(Limits())
     except SandboxError as error:
         need("bwrap", False, str(error))

@@ -7,7 +7,7 @@ import importlib.util
 from chunkprefill_grading.marking import cluster
 from chunkprefill_grading.marking.run import Judging, run
 from chunkprefill_grading.marking.settle import read_all
-from chunkprefill_grading.marking.shards import ClassPart, merge
+from chunkprefill_grading.marking.shards import GradingShard, merge
 from tests.grading.hostile import world
 from tests.grading.test_run import LIMITS, a_class
 from tests.needs import need
@@ -23,7 +23,7 @@ def test_in_parts_and_on_a_cluster_as_on_one_machine(walls, tmp_path):
     run(tmp_path / "in", tmp_path / "one", by, quiet=True)
     assert {student: (status, score) for student, status, score, *_ in whole(tmp_path / "one")} == due
     for n in (1, 2, 3):
-        run(tmp_path / "in", tmp_path / str(n), by, shard=ClassPart(n, 3), quiet=True)
+        run(tmp_path / "in", tmp_path / str(n), by, shard=GradingShard(n, 3), quiet=True)
     merge(tmp_path / "merged", [tmp_path / str(n) for n in (1, 2, 3)])
     assert whole(tmp_path / "merged") == whole(tmp_path / "one")
 

@@ -517,7 +517,7 @@ def test_no_mark_changes_that_the_log_does_not_tell_of(tmp_path, monkeypatch):
 
 def test_parts_are_put_together(tmp_path):
     students = [Student(f"s{i}", f"s{i}", f"s{i}") for i in range(7)]
-    parts = [shards.ClassPart(n, 3).part(students) for n in (1, 2, 3)]
+    parts = [shards.GradingShard(n, 3).part(students) for n in (1, 2, 3)]
     assert sorted(s.slug for part in parts for s in part) == [s.slug for s in students]
     for n, part in enumerate(parts, 1):
         put(tmp_path / str(n), *(result(s.slug, hashes={"key": "k", "grader": "g"}) for s in part))

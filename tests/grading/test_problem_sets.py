@@ -206,12 +206,12 @@ def shipped() -> Iterator[Any]:
     yield from (RequestLevel(n) for n in (1, 4, 16, 64))
 
 
-def hidden(secret: str) -> list[ps2_load.HeldWorkload]:
+def hidden(secret: str) -> list[ps2_load.BoundedWorkload]:
     s = ps2_load.service(draw.stream(secret, "PS2", "shown", "service"))
     return ps2_load.loads(draw.stream(secret, "PS2", "hidden", "loads"), s)
 
 
-def keeps_all(load: ps2_load.HeldWorkload, policy: Any) -> bool:
+def keeps_all(load: ps2_load.BoundedWorkload, policy: Any) -> bool:
     try:
         return all(load.kept(load.run(policy, hopeless=load.limits)).values())
     except (ps2_load.Endless, ScheduleError):

@@ -114,89 +114,126 @@ def test_what_reads_translated_or_golfed_stays_rare(pattern):
     assert len(found) < LIMITS[pattern], "\n".join([f"{len(found)} lines", *found[:20]])
 
 
-# Names that stand for two things in the library, and why they may.
+def homes(root: str, *kinds: type[ast.AST]) -> dict[str, set[str]]:
+    """Public name -> the files below `root` whose top level defines a function or a class by it."""
+    found: dict[str, set[str]] = {}
+    for path in tracked(f"{root}*.py"):
+        if path.is_relative_to(ROOT / "tests"):
+            continue
+        for node in ast.parse(path.read_text("utf8")).body:
+            if isinstance(node, kinds) and not node.name.startswith("_"):  # type: ignore[attr-defined]
+                found.setdefault(node.name, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def held_to(allowed: dict[str, tuple[str, str]], found: dict[str, set[str]]) -> None:
+    """Each name that is found is allowed, in these places (a pattern) alone; none is allowed that is not found."""
+    strange = {
+        name: sorted(place for place in places if not re.fullmatch(allowed.get(name, ("", ""))[0], place))
+        for name, places in found.items()
+    }
+    assert not {name: places for name, places in strange.items() if places}, "one name, one thing"
+    assert not allowed.keys() - found.keys(), "these stand for one thing by now"
+
+
+def several(found: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {name: places for name, places in found.items() if len(places) > 1}
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+IN_C = (r"chunkprefill/model/(fused_cpu|transformer)\.py", "its definition, and the C that computes it")
+# Names that stand for several things in the library: where they may, and why.
 NAMED_TWICE = {
-    "gated": "its definition, and the C that computes it",
-    "main": "a command each",
-    "rms_norm": "its definition, and the C that computes it",
-    "rotate_": "its definition, and the C that computes it",
+    "gated": IN_C,
+    "rms_norm": IN_C,
+    "rotate_": IN_C,
+    "main": (r"chunkprefill/(demo|__main__|servers/commands|scheduling/parity)\.py", "a command each"),
 }
 
 
 def test_one_name_is_one_thing():
     """No two classes or functions of the library share a name; private ones may."""
-    homes: dict[str, list[str]] = {}
-    for path in tracked("chunkprefill/*.py"):
-        for node in ast.parse(path.read_text("utf8")).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    twice = {name: at for name, at in homes.items() if len(at) > 1 and not name.startswith("_")}
-    assert twice.keys() == NAMED_TWICE.keys(), twice
+    held_to(NAMED_TWICE, several(homes("chunkprefill/", ast.ClassDef, *FUNCTIONS)))
 
 
-# Classes that share a name, and why they may.
+# Classes that share a name.
 CLASSES_NAMED_TWICE = {
-    "Solution": "the text of an exercise's own solution, which is shown to students as theirs would stand",
+    "Solution": (
+        r"chunkprefill_course/exercises/ch\d\d/\w+\.py",
+        "an exercise's own, shown to students as theirs",
+    )
 }
 
 
 def test_no_two_classes_share_a_name():
-    """Of all the rooms together; private ones may."""
-    homes: dict[str, list[str]] = {}
-    for path in tracked("*.py"):
-        if path.is_relative_to(ROOT / "tests"):
-            continue
-        for node in ast.parse(path.read_text("utf8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    twice = {name: at for name, at in homes.items() if len(at) > 1}
-    assert twice.keys() == CLASSES_NAMED_TWICE.keys(), twice
+    held_to(CLASSES_NAMED_TWICE, several(homes("", ast.ClassDef)))
 
 
-# Files of the three packages that share a name, and why they may. Benches are called as their commands are.
+TOPIC = "evidence is filed by its topic, here that of a picture"
+# Files of the three packages that share a name. Benches are called as their commands are.
 FILES_NAMED_TWICE = {
-    "__init__.py": "a folder each",
-    "__main__.py": "a command each",
-    "parts.py": "evidence is filed by its topic, here that of a picture",
-    "prefilling.py": "evidence is filed by its topic, here that of a picture",
-    "questions.py": "a chapter each",
-    "rope.py": "an exercise is called by what it asks to be written",
-    "vllm.py": "its policy, and how it is run",
-    "events.py": "of a trace, and of a stream",
+    "__init__.py": (r".*", "a folder each"),
+    "__main__.py": (r".*", "a command each"),
+    "parts.py": (r"chunkprefill/plots/.*|chunkprefill_course/evidence/.*", TOPIC),
+    "prefilling.py": (r"chunkprefill/plots/.*|chunkprefill_course/evidence/.*", TOPIC),
+    "questions.py": (r"chunkprefill_course/exercises/ch\d\d/.*", "a chapter each"),
+    "rope.py": (
+        r"chunkprefill/model/.*|chunkprefill_course/exercises/.*",
+        "an exercise is called by what it asks",
+    ),
+    "vllm.py": (r"chunkprefill/(scheduling|servers)/.*", "its policy, and how it is run"),
+    "events.py": (r"chunkprefill/(metrics|servers)/.*", "of a trace, and of a stream"),
 }
 
 
 def test_no_two_files_share_a_name():
-    homes: dict[str, list[str]] = {}
+    found: dict[str, set[str]] = {}
     for package in PACKAGES:
         for path in tracked(f"{package}/*.py"):
-            homes.setdefault(path.name, []).append(str(path.relative_to(ROOT)))
-    twice = {name: at for name, at in homes.items() if len(at) > 1}
-    assert twice.keys() == FILES_NAMED_TWICE.keys(), twice
+            found.setdefault(path.name, set()).add(str(path.relative_to(ROOT)))
+    held_to(FILES_NAMED_TWICE, several(found))
 
 
-# What the library offers, and what may be called so elsewhere.
+# What the library offers, and what is called so elsewhere.
 CALLED_SO_ELSEWHERE = {
-    "picture": "an exercise's own, among the functions that each exercise has",
-    "setup": "what Sphinx calls in an extension",
-    "summary": "a command of the grader",
+    "picture": (
+        r"chunkprefill_course/exercises/ch\d\d/\w+\.py",
+        "one of the functions that each exercise has",
+    ),
+    "setup": (r"book/_ext/\w+\.py", "what Sphinx calls in an extension"),
+    "summary": (r"chunkprefill_grading/cli\.py", "a command of the grader"),
 }
 
 
 def test_a_public_name_of_the_library_is_one_thing():
-    """No other package, bench or tool defines a function or a class by it."""
-    public = set(cp.__all__)
-    found: dict[str, list[str]] = {}
-    for path in tracked("*.py"):
-        if path.relative_to(ROOT).parts[0] in ("chunkprefill", "tests"):
-            continue
-        for node in ast.parse(path.read_text("utf8")).body:
-            if (
-                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-                and node.name in public
-            ):
-                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
-    assert found.keys() == CALLED_SO_ELSEWHERE.keys(), found
+    """No function or class elsewhere is called as something the library offers."""
+    found = homes("", ast.ClassDef, *FUNCTIONS)
+    elsewhere = {
+        name: {place for place in places if not place.startswith("chunkprefill/")}
+        for name, places in found.items()
+        if name in cp.__all__
+    }
+    held_to(CALLED_SO_ELSEWHERE, {name: places for name, places in elsewhere.items() if places})
+
+
+# What the three packages import and do not ask pip for: each is asked for when it is used, and missed by name.
+IMPORTED_WHERE_THERE = {"distributed", "huggingface_hub", "jinja2", "triton", "vllm"}
+
+
+def test_what_is_imported_is_asked_for():
+    """Each package that the wheel imports is among its dependencies, or is optional and named here."""
+    asked = {re.match(r"[\w-]+", each)[0].replace("-", "_") for each in PYPROJECT["project"]["dependencies"]}
+    found = set()
+    for package in PACKAGES:
+        for path in tracked(f"{package}/*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf8"))):
+                names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                found |= {name.partition(".")[0] for name in names}
+    foreign = found - sys.stdlib_module_names - {*PACKAGES}
+    assert foreign - asked == IMPORTED_WHERE_THERE, "ask pip for it, or name it as optional"
+    assert asked <= foreign, f"nothing imports {asked - foreign}"
 
 
 # Functions with more than six parameters, each with the reason why nothing among them is a value. What joins

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.amounts import bars
+from chunkprefill_course.forms.amount_bars import bars
 from chunkprefill_course.forms.answers import Plain, apart, number
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong
 from chunkprefill_course.forms.running import Program

@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkprefill_course.exercises.ch05.choose_budget import StepSeconds, case_of, prices, steps
 from chunkprefill_course.exercises.texts import prose
-from chunkprefill_course.forms.amounts import bars
+from chunkprefill_course.forms.amount_bars import bars
 from chunkprefill_course.forms.answers import Plain, Unusable, apart, figure, items, told
 from chunkprefill_course.forms.calling import changed
 from chunkprefill_course.forms.exercise import Case, Exercise, Wrong

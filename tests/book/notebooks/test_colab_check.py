@@ -70,7 +70,7 @@ def test_one_failure_fails_and_the_others_still_run(steps, capsys, monkeypatch, 
     ],
 )
 def test_what_is_missing_is_said_and_fails_where_required(steps, capsys, monkeypatch, require, what, status):
-    monkeypatch.setattr(colab_check, "resolver", failing(colab_env.NotHere(what, "get it there")))
+    monkeypatch.setattr(colab_check, "resolver", failing(colab_env.Unavailable(what, "get it there")))
     monkeypatch.setenv("REQUIRE", require)
     assert colab_check.check() == status
     out = capsys.readouterr().out
@@ -99,10 +99,10 @@ def test_a_python_of_another_version_is_missing(monkeypatch):
     if sys.version_info[:2] == (3, 13):
         pytest.skip("this is Python 3.13")
     monkeypatch.setenv("COLAB_PYTHON", sys.executable)
-    with pytest.raises(colab_env.NotHere, match="COLAB_PYTHON"):
+    with pytest.raises(colab_env.Unavailable, match="COLAB_PYTHON"):
         colab_env.colab_python()
     monkeypatch.setenv("COLAB_PYTHON", "/no/such/python")
-    with pytest.raises(colab_env.NotHere, match="no/such/python"):
+    with pytest.raises(colab_env.Unavailable, match="no/such/python"):
         colab_env.colab_python()
 
 

@@ -245,6 +245,7 @@ PATCHES = [
         (
             """
 from chunkprefill_grading.sandbox import wire, worker
+assert wire.encode_value and worker.simple  # else this attacks nothing
 wire.encode_value = lambda value: value
 worker.simple = lambda value: value
 number = float('nan')

@@ -44,7 +44,7 @@ HASTY = replace(LIMITS, cpu_s=3, idle_s=2.0)
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: Any) -> Iterator[Path]:
     try:
-        sandbox.prove(LIMITS)
+        sandbox.require_sandbox(LIMITS)
     except SandboxError as error:
         need("bwrap", False, str(error))
     with sandbox.staged(tmp_path_factory.mktemp("grader") / "stage") as folder:

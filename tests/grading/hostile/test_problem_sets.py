@@ -13,7 +13,7 @@ from chunkprefill_grading.marking.results import Result
 from chunkprefill_grading.marking.run import Judging, run
 from chunkprefill_grading.problems import key as keys
 from chunkprefill_grading.problems import new
-from chunkprefill_grading.sandbox.limits import Limits, SandboxError, prove
+from chunkprefill_grading.sandbox.limits import Limits, SandboxError, require_sandbox
 from tests.grading.hostile.attacks import EQUAL
 from tests.needs import need
 from tests.once import once
@@ -65,7 +65,7 @@ order = counts = Equal()
 def graded(request: Any, tmp_path_factory: Any) -> tuple[str, dict[str, Result]]:
     """Solved, blank, and every cheat, of one set."""
     try:
-        prove(Limits())
+        require_sandbox(Limits())
     except SandboxError as error:
         need("bwrap", False, str(error))
     name = request.param
