@@ -21,7 +21,6 @@ Action = Callable[[argparse.Namespace], int | None]
 INCOMPLETE = 3
 MANY_AT_THE_TOP = 60  # refused files, each of which may be another student's
 MANY = 6  # students of whom the same is said, from whom on it is said once
-FORMATS = ("csv", "moodle", "canvas", "gradescope", "blackboard", "brightspace", "classroom")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,6 +199,8 @@ def _decide(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _give_back(command: Callable[..., argparse.ArgumentParser]) -> None:
+    from chunkprefill_grading.reports.gradebooks import KINDS
+
     each = command("feedback", feedback, "one HTML page a student")
     each.add_argument("results", type=Path)
     each.add_argument("--out", type=Path, required=True)
@@ -209,7 +210,7 @@ def _give_back(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     each = command("export", export, "scores to standard output")
     each.add_argument("results", type=Path)
-    each.add_argument("--format", choices=FORMATS, default="csv")
+    each.add_argument("--format", choices=("csv", *KINDS), default="csv")
     each.add_argument("--worksheet", type=Path, help="the learning system's own table, to be filled in")
     _add_encoding(each, "that table")
     each.add_argument("--assignment", default="", metavar="TITLE", help="the column of that table")

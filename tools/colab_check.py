@@ -40,7 +40,7 @@ DEV = ROOT / "requirements/dev.txt"
 TORCH_FREE_TESTS = (
     "tests/library/scheduling",
     "tests/library/simulation",
-    "tests/library/plots/test_metrics.py",
+    "tests/library/metrics/test_metrics.py",
     "tests/house/test_floors.py",
 )
 FAKE_COLAB = "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"

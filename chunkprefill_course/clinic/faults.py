@@ -41,7 +41,18 @@ FIXES = {
 NOTHING = "nothing"
 REMEDIES = FIXES | {NOTHING: "Leave it as it is"}
 #: cause: the fix for it.
-FIX_FOR = dict(zip(FAULTS, FIXES)) | {HEALTHY: NOTHING}
+FIX_FOR = {
+    "chunk-too-small": "larger-chunk",
+    "budget-too-large": "smaller-budget",
+    "prefill-first": "decodes-first",
+    "pool-too-small": "more-blocks",
+    "long-head": "shortest-first",
+    "budget-below-decodes": "larger-budget",
+    "slow-inputs": "inputs-at-once",
+    "launch-bound": "graphs",
+    "tile-unfriendly": "whole-tiles",
+    HEALTHY: NOTHING,
+}
 
 #: What a seed alone draws from; one time in ten it is launch-bound instead (a fault that came to the clinic late).
 FIRST_NINE = tuple(cause for cause in CAUSES if cause != "launch-bound")

@@ -10,8 +10,9 @@ In a notebook, after `import chunkprefill_course as course`, show a form as a ce
     course.recall(course.exercises.guess_text, answer="same", measured="…")  # and shown again, further down
     course.exercises.cache_order.check("split room c1 c2 c3 first")  # Order: plays what it is given
 
-`...`, None or an unwritten function is "not attempted", never an error. To add an exercise, add one file, and
-what it asks to `texts/`.
+`...`, None or an unwritten function is "not attempted", never an error. To add a
+program to write, add one file and what it asks, `texts/ID.md`; to add a question, write it in its chapter's
+`questions.py`; name either in the table below, and show it in the chapter's practice notebook.
 """
 
 from __future__ import annotations

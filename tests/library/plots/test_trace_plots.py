@@ -24,7 +24,7 @@ from chunkprefill.simulation.cost import Roofline, SchedulerCost
 from chunkprefill.simulation.simulate import simulate
 from chunkprefill.simulation.sweep import sweep
 from chunkprefill.simulation.workloads import poisson
-from tests.library.plots.test_metrics import traces
+from tests.library.metrics.test_metrics import traces
 
 
 @pytest.fixture(scope="module")
