@@ -7,11 +7,13 @@ is refused by name. A key that this module has never seen is refused: it may be 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from chunkprefill.configs import table
 from chunkprefill.model.config import Config
 from chunkprefill.model.rope import (
     LinearScaling,
@@ -58,50 +60,9 @@ FAMILIES = {
 }
 _DEFAULT_WINDOW = 4096  # tokens, of every family here that has a window and a file that does not name it
 
-
-_HONOURED = words(
-    """
-    architectures model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
-    num_key_value_heads head_dim vocab_size max_position_embeddings rms_norm_eps hidden_act
-    tie_word_embeddings rope_theta rope_scaling rope_parameters partial_rotary_factor
-    original_max_position_embeddings sliding_window use_sliding_window layer_types quantization_config
-    attention_bias mlp_bias auto_map dtype torch_dtype
-    """
-)
-_LATER_TOKENS = "attention that sees later tokens cannot be built up in chunks"
-# Keys under all but a few of whose values a model computes something that is not built here.
-_FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "is_causal": ((True,), _LATER_TOKENS),
-    "use_bidirectional_attention": ((False, None), _LATER_TOKENS),
-    "is_encoder_decoder": ((False, None), "only decoders are implemented"),
-    "tie_encoder_decoder": ((False, None), "only decoders are implemented"),
-    "add_cross_attention": ((False, None), "only attention of a sequence to itself is implemented"),
-    "rope_interleaved": ((False, None), "only the pairs (i, i + D/2) are turned"),
-    "use_mrope": ((False, None), "only positions of text are implemented"),
-    "is_llama_config": ((True, None), "only Llama's computation is implemented"),
-    "pruned_heads": (({}, None), "only whole layers are implemented"),
-}
-# Keys that tell of training, of other tasks, of files, or of how to sample: the logits do not depend on them.
-_HARMLESS = words(
-    """
-    _name_or_path name_or_path _commit_hash transformers_version transformers.js_config tokenizer_class
-    unsloth_version unsloth_fixed max_sequence_length model_max_length tokenizer_model_max_length
-    initializer_range attention_dropout hidden_dropout hidden_dropout_prob attention_probs_dropout_prob
-    resid_pdrop embd_pdrop attn_pdrop dropout gradient_checkpointing use_cache pretraining_tp is_decoder
-    max_window_layers chunk_size_feed_forward torchscript use_bfloat16 output_attentions
-    output_hidden_states return_dict _attn_implementation attn_implementation
-    _attn_implementation_autoset _flash_attn_2_enabled id2label label2id num_labels problem_type
-    finetuning_task task_specific_params prefix
-    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
-    forced_bos_token_id forced_eos_token_id
-    max_length max_new_tokens min_length min_new_tokens do_sample early_stopping num_beams num_beam_groups
-    diversity_penalty temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff repetition_penalty
-    encoder_repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
-    bad_words_ids num_return_sequences output_scores return_dict_in_generate remove_invalid_values
-    exponential_decay_length_penalty suppress_tokens begin_suppress_tokens num_assistant_tokens
-    num_assistant_tokens_schedule assistant_confidence_threshold assistant_lookbehind target_lookbehind
-    """
-)
+_KEYS = table("config_keys.json")  # what each key means here; the file explains its own columns
+_HONOURED, _FIXED = frozenset(_KEYS["honoured"]), _KEYS["fixed"]
+_HARMLESS = frozenset(chain.from_iterable(_KEYS["harmless"].values()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -141,35 +102,35 @@ def config_of(raw: dict[str, Any]) -> Config:
     family = FAMILIES[name]
     _refuse_unknown_keys(raw, name)
     _refuse_other_computations(raw)
-    _refuse_two_dtypes(raw)
+    _agreed("dtype", _bare_dtype(raw, "dtype"), "torch_dtype", _bare_dtype(raw, "torch_dtype"))
     n_heads, d_model, n_layers = (
-        _whole(raw, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+        whole_at(raw, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
     )
     _refuse_windows(raw, family, n_layers)
     n_kv_heads = family.n_kv_heads if "num_key_value_heads" not in raw else None
-    positions = _whole(raw, "max_position_embeddings", family.max_positions)
+    positions = whole_at(raw, "max_position_embeddings", family.max_positions)
     theta, scaling = _rope(raw, positions)
     if isinstance(scaling, YarnScaling):  # model cards add it to a file that keeps the length before it
         positions = max(positions, int(scaling.factor * scaling.original_positions))
     if family.window == "always" and "sliding_window" not in raw:
         positions = min(positions, _DEFAULT_WINDOW)  # up to here a window changes nothing
-    biased = _flag(raw, "attention_bias") and "attention_bias" in family.biases
+    biased = flag_at(raw, "attention_bias") and "attention_bias" in family.biases
     return Config(
         n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=_whole(raw, "num_key_value_heads", n_kv_heads or n_heads),
-        head_dim=_whole(raw, "head_dim", family.head_dim or d_model // n_heads),
-        vocab_size=_whole(raw, "vocab_size"),
+        n_kv_heads=whole_at(raw, "num_key_value_heads", n_kv_heads or n_heads),
+        head_dim=whole_at(raw, "head_dim", family.head_dim or d_model // n_heads),
+        vocab_size=whole_at(raw, "vocab_size"),
         d_model=d_model,
-        d_ff=_whole(raw, "intermediate_size"),
+        d_ff=whole_at(raw, "intermediate_size"),
         max_positions=positions,
         rope_theta=theta,
         rope_scaling=scaling,
-        norm_eps=_number(raw, "rms_norm_eps", 1e-6 if "rms_norm_eps" not in raw else None),
-        tied=_flag(raw, "tie_word_embeddings"),
+        norm_eps=number_at(raw, "rms_norm_eps", 1e-6 if "rms_norm_eps" not in raw else None),
+        tied=flag_at(raw, "tie_word_embeddings"),
         qkv_bias=biased or family.qkv_bias,
         o_bias=biased,
-        mlp_bias=_flag(raw, "mlp_bias") and "mlp_bias" in family.biases,
+        mlp_bias=flag_at(raw, "mlp_bias") and "mlp_bias" in family.biases,
         qk_norm=family.qk_norm,
         family=name,
     )
@@ -195,9 +156,8 @@ def _family_name(raw: dict[str, Any]) -> str:
 def _refuse_unknown_keys(raw: dict[str, Any], name: str) -> None:
     for key, value in raw.items():
         if key in _FIXED:
-            right, why = _FIXED[key]
-            if value not in right:
-                raise ValueError(f"{key} is {shown(value)}: {why}")
+            if value not in _FIXED[key]["right"]:
+                raise ValueError(f"{key} is {shown(value)}: {_FIXED[key]['why']}")
         elif value is not None and key not in _HONOURED | _HARMLESS:
             raise ValueError(
                 f"{key} is {shown(value)}: an unknown key of a {name}, which may change what it computes"
@@ -209,7 +169,7 @@ def _refuse_unknown_keys(raw: dict[str, Any], name: str) -> None:
             raise ValueError(
                 f"{key} is {shown(raw[key])}: a {name} has biases for q, k and v, and none for o"
             )
-        if _flag(raw, key):
+        if flag_at(raw, key):
             raise ValueError(f"{key} is true: a {name} has no such biases")
 
 
@@ -227,12 +187,8 @@ def _refuse_other_computations(raw: dict[str, Any]) -> None:
         raise ValueError(f"auto_map is {shown(code)}: the code that comes with a model is not run")
 
 
-def _refuse_two_dtypes(raw: dict[str, Any]) -> None:
-    new, old = raw.get("dtype"), raw.get("torch_dtype")
-    if new is None or old is None:
-        return
-    if str(new).removeprefix("torch.") != str(old).removeprefix("torch."):
-        raise ValueError(f"dtype is {shown(new)} and torch_dtype is {shown(old)}: two keys for one thing")
+def _bare_dtype(raw: dict[str, Any], key: str) -> str | None:
+    return None if raw.get(key) is None else str(raw[key]).removeprefix("torch.")
 
 
 def _refuse_windows(raw: dict[str, Any], family: Family, n_layers: int) -> None:
@@ -242,7 +198,7 @@ def _refuse_windows(raw: dict[str, Any], family: Family, n_layers: int) -> None:
             raise ValueError(f"layer_types holds {shown(kind)}: only full_attention is implemented")
     if isinstance(kinds, str) or (kinds is not None and len(kinds) != n_layers):
         raise ValueError(f"layer_types is {shown(kinds)} and num_hidden_layers is {n_layers}")
-    on = _flag(raw, "use_sliding_window")
+    on = flag_at(raw, "use_sliding_window")
     window, default = raw.get("sliding_window"), ""
     if on and "sliding_window" not in raw:
         window, default = _DEFAULT_WINDOW, ", the default, because use_sliding_window is true"
@@ -300,25 +256,22 @@ def _rope_of(
     if kind == "default":
         return theta, None
     if kind == "linear":
-        return theta, LinearScaling(_number(rope, "factor"))
+        return theta, LinearScaling(number_at(rope, "factor"))
     original = _one_of_two(where, rope, raw, "original_max_position_embeddings", positions)
     if original != int(original):
         raise ValueError(f"original_max_position_embeddings is {original}, a whole number is needed")
     if kind == "llama3":
         return theta, Llama3Scaling(
-            factor=_number(rope, "factor"),
-            low_freq_factor=_number(rope, "low_freq_factor"),
-            high_freq_factor=_number(rope, "high_freq_factor"),
+            factor=number_at(rope, "factor"),
+            low_freq_factor=number_at(rope, "low_freq_factor"),
+            high_freq_factor=number_at(rope, "high_freq_factor"),
             original_positions=int(original),
         )
     return theta, _yarn(rope, theta, int(original), positions)
 
 
 def _rope_kind(where: str, rope: dict[str, Any]) -> str:
-    new, old = rope.get("rope_type"), rope.get("type")
-    if new is not None and old is not None and new != old:
-        raise ValueError(f"{where}.rope_type is {shown(new)} and {where}.type is {shown(old)}")
-    kind = old if new is None else new
+    kind = _agreed(f"{where}.rope_type", rope.get("rope_type"), f"{where}.type", rope.get("type"))
     kind = "default" if kind is None else kind
     if kind in _LENGTH_BOUND:
         raise ValueError(
@@ -335,33 +288,35 @@ def _rope_kind(where: str, rope: dict[str, Any]) -> str:
 def _yarn(rope: dict[str, Any], theta: float, original: int, positions: int) -> YarnScaling:
     if theta <= 1:
         raise ValueError(f"rope_theta is {theta}: yarn needs one above 1")
-    factor = _number(rope, "factor", positions / original)
-    mscale, all_dim = (_number(rope, key, 0.0) for key in ("mscale", "mscale_all_dim"))
-    truncate = rope.get("truncate", True)
-    if truncate is not None and not isinstance(truncate, bool):
-        raise ValueError(f"truncate is {shown(truncate)}, true or false is needed")
+    factor = number_at(rope, "factor", positions / original)
+    mscale, all_dim = (number_at(rope, key, 0.0) for key in ("mscale", "mscale_all_dim"))
     return YarnScaling(
         factor=factor,
         original_positions=original,
-        amplitude=_number(rope, "attention_factor", yarn_amplitude(factor, mscale, all_dim)),
-        beta_fast=_number(rope, "beta_fast", 32.0) or 32.0,
-        beta_slow=_number(rope, "beta_slow", 1.0) or 1.0,
-        truncate=bool(truncate),
+        amplitude=number_at(rope, "attention_factor", yarn_amplitude(factor, mscale, all_dim)),
+        beta_fast=number_at(rope, "beta_fast", 32.0) or 32.0,
+        beta_slow=number_at(rope, "beta_slow", 1.0) or 1.0,
+        truncate=flag_at(rope, "truncate", True),
     )
+
+
+def _agreed(one: str, value: Any, other: str, other_value: Any) -> Any:
+    """The value of two keys that mean one thing, None where neither has one; ValueError where they disagree."""
+    if value is not None and other_value is not None and value != other_value:
+        raise ValueError(
+            f"{one} is {shown(value)} and {other} is {shown(other_value)}: two keys for one thing, and they "
+            "disagree"
+        )
+    return value if other_value is None else other_value
 
 
 def _one_of_two(where: str, rope: dict[str, Any], raw: dict[str, Any], key: str, default: float) -> float:
     """A number that may stand in the rope's own object, beside it, or in both if they agree."""
-    inner, outer = rope.get(key), raw.get(key)
-    if inner is not None and outer is not None and inner != outer:
-        raise ValueError(
-            f"{key} is {shown(outer)} and {where}.{key} is {shown(inner)}: two keys for one thing, and they "
-            "disagree"
-        )
-    return _number(raw if inner is None else rope, key, default)
+    return number_at({key: _agreed(key, raw.get(key), f"{where}.{key}", rope.get(key))}, key, default)
 
 
-def _whole(raw: dict[str, Any], key: str, default: int | None = None) -> int:
+def whole_at(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """The whole number, at least 1, that a file gives under a key; a key without a value means `default`."""
     value = raw.get(key)
     value = default if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -369,7 +324,8 @@ def _whole(raw: dict[str, Any], key: str, default: int | None = None) -> int:
     return value
 
 
-def _number(raw: dict[str, Any], key: str, default: float | None = None) -> float:
+def number_at(raw: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    """The finite number that a file gives under a key; a key without a value means `default`."""
     value = raw.get(key)
     value = default if value is None else value
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e300:
@@ -377,8 +333,9 @@ def _number(raw: dict[str, Any], key: str, default: float | None = None) -> floa
     return float(value)
 
 
-def _flag(raw: dict[str, Any], key: str) -> bool:
-    value = raw.get(key)
+def flag_at(raw: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    """The truth value that a file gives under a key; null is no, a missing key means `default`."""
+    value = raw.get(key, default)
     if value is not None and not isinstance(value, bool):
         raise ValueError(f"{key} is {shown(value)}, true or false is needed")
     return bool(value)

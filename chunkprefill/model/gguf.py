@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from chunkprefill.model.config import Config
+from chunkprefill.model.families import number_at, whole_at
 from chunkprefill.strict import words
-from chunkprefill.whole import as_whole
 
 _SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}  # GGUF type to struct letter
 _STRING, _ARRAY = 8, 9
@@ -63,9 +63,7 @@ class GgufFile:
             if name in self.tensors:
                 raise ValueError(f"the tensor {name!r} is there twice")
             self.tensors[name] = GgufTensor(shape, *self._take("<IQ"))
-        alignment = as_whole(given := self.fields.get("general.alignment", 32))
-        if alignment is None or alignment < 1:
-            raise ValueError(f"general.alignment is {given!r}, a whole number of at least 1 is needed")
+        alignment = whole_at(self.fields, "general.alignment", 32)
         self._data = -(-self._at // alignment) * alignment
 
     def get(self, name: str) -> np.ndarray:
@@ -141,47 +139,35 @@ def config_of_gguf(file: GgufFile) -> Config:
     Raises ValueError naming the field and its value for another architecture, a field that is missing or
     mistyped, and every field that may change the computation.
     """
-    architecture = file.fields.get("general.architecture")
+    fields = file.fields
+    architecture = fields.get("general.architecture")
     if architecture != "llama":
         raise ValueError(f"general.architecture is {architecture!r}: only 'llama' is implemented")
-    for name, value in file.fields.items():
+    for name, value in fields.items():
         own = name.removeprefix("llama.")
         if own in _FIXED and own != name and value != _FIXED[own]:
             raise ValueError(f"{name} is {value!r}: only {_FIXED[own]!r} is implemented")
         if not name.startswith(_HARMLESS) and (own == name or (own not in _HONOURED and own not in _FIXED)):
             raise ValueError(f"{name} is {value!r}: an unknown field, which may change what a model computes")
-    d_model, n_heads = _whole(file, "embedding_length"), _whole(file, "attention.head_count")
-    head_dim = _whole(file, "attention.key_length", d_model // n_heads)
+    d_model = whole_at(fields, "llama.embedding_length")
+    n_heads = whole_at(fields, "llama.attention.head_count")
+    head_dim = whole_at(fields, "llama.attention.key_length", d_model // n_heads)
     for name in ("attention.value_length", "rope.dimension_count"):
-        if (other := _whole(file, name, head_dim)) != head_dim:
+        if (other := whole_at(fields, f"llama.{name}", head_dim)) != head_dim:
             raise ValueError(
                 f"llama.{name} is {other}, and the heads hold {head_dim} numbers: not implemented"
             )
-    tokens = file.fields.get("tokenizer.ggml.tokens")
+    tokens = fields.get("tokenizer.ggml.tokens")
     return Config(
-        n_layers=_whole(file, "block_count"),
+        n_layers=whole_at(fields, "llama.block_count"),
         n_heads=n_heads,
-        n_kv_heads=_whole(file, "attention.head_count_kv", n_heads),
+        n_kv_heads=whole_at(fields, "llama.attention.head_count_kv", n_heads),
         head_dim=head_dim,
-        vocab_size=_whole(file, "vocab_size", len(tokens) if isinstance(tokens, list) else None),
+        vocab_size=whole_at(fields, "llama.vocab_size", len(tokens) if isinstance(tokens, list) else None),
         d_model=d_model,
-        d_ff=_whole(file, "feed_forward_length"),
-        max_positions=_whole(file, "context_length"),
-        rope_theta=_number(file, "rope.freq_base", 10_000.0),
-        norm_eps=_number(file, "attention.layer_norm_rms_epsilon"),
+        d_ff=whole_at(fields, "llama.feed_forward_length"),
+        max_positions=whole_at(fields, "llama.context_length"),
+        rope_theta=number_at(fields, "llama.rope.freq_base", 10_000.0),
+        norm_eps=number_at(fields, "llama.attention.layer_norm_rms_epsilon"),
         tied="output.weight" not in file.tensors,
     )
-
-
-def _whole(file: GgufFile, name: str, default: int | None = None) -> int:
-    value = file.fields.get(f"llama.{name}", default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"llama.{name} is {value!r}, a whole number of at least 1 is needed")
-    return value
-
-
-def _number(file: GgufFile, name: str, default: float | None = None) -> float:
-    value = file.fields.get(f"llama.{name}", default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ValueError(f"llama.{name} is {value!r}, a number is needed")
-    return float(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chunkprefill.configs import table
 from chunkprefill.model.config import Config
 from chunkprefill.model.families import FAMILIES, config_of
 from chunkprefill.strict import shown
@@ -46,21 +47,7 @@ MIXTURES = {
 }
 # Of a router: they choose among experts, or train it, and cost nothing that a price counts.
 _ROUTING = ("norm_topk_prob", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
-# Keys that tell of another computation, and what a price of it would leave out.
-_UNPRICED = {
-    "kv_lora_rank": "latent attention (MLA) keeps one compressed vector a token, whose cache and price are not known here",
-    "n_shared_experts": "experts that every token passes are not priced",
-    "num_shared_experts": "experts that every token passes are not priced",
-    "shared_expert_intermediate_size": "an expert that every token passes is not priced",
-    "shared_intermediate_size": "an expert that every token passes is not priced",
-    "first_k_dense_replace": "dense layers between those with experts are not priced",
-    "interleave_moe_layer_step": "dense layers between those with experts are not priced",
-    "linear_num_value_heads": "linear attention is not priced",
-    "mamba_d_state": "state-space layers are not priced",
-    "state_size": "state-space layers are not priced",
-    "quantization_config": "name the weights' format apart (dtype, such as fp8), and leave this key out",
-    "text_config": "of a model of text and pictures, give the object under this key as a file of its own",
-}
+_UNPRICED = table("config_keys.json")["unpriced"]
 
 
 def priced_of(raw: dict[str, Any]) -> Config:
