@@ -35,7 +35,8 @@ OF_SERVERS = (
 )
 READS_A_SERVER = ("chunkprefill_course.clinic.reading",)
 #: What modules on the floor read from elsewhere.
-BESIDE = tuple(f"chunkprefill/data/{name}.json" for name in ("accuracy", "devices", "kernels", "models"))
+TABLES = ("accuracy", "config_keys", "devices", "kernels", "models")
+BESIDE = tuple(f"chunkprefill/data/{name}.json" for name in TABLES)
 
 
 @cache
