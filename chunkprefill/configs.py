@@ -10,6 +10,7 @@ from typing import Any
 
 from chunkprefill.model.config import Config
 from chunkprefill.model.rope import Llama3Scaling
+from chunkprefill.strict import shown
 from chunkprefill.whole import article, check_fields, real_number, whole_number
 
 #: Bytes of a number as it is stored. int4 carries a 16-bit scale for every 128 numbers (AWQ and GPTQ).
@@ -141,9 +142,7 @@ def find_model(model: Config | str) -> Config:
     """
     if isinstance(model, Config):
         return model
-    if not isinstance(model, str):
-        raise TypeError(f"a model is a Config or a name, got {_what(model)}")
-    bare = model.lower().rpartition("/")[2].removeprefix("meta-")
+    bare = _name("model", model, Config).rpartition("/")[2].removeprefix("meta-")
     for name in (bare,) if _OTHER.fullmatch(bare) else (bare, _TUNED.sub("", bare)):
         if name in MODELS:
             return MODELS[name]
@@ -154,14 +153,14 @@ def find_device(device: Device | str) -> Device:
     """A device: itself, or the one of that name in DEVICES. Errors as of `find_model`."""
     if isinstance(device, Device):
         return device
-    if not isinstance(device, str):
-        raise TypeError(f"a device is a Device or a name, got {_what(device)}")
-    if device.lower() in DEVICES:
-        return DEVICES[device.lower()]
+    if (name := _name("device", device, Device)) in DEVICES:
+        return DEVICES[name]
     raise ValueError(f"no device named {device!r} here; there are {', '.join(DEVICES)}, or give a Device")
 
 
-def _what(thing: object) -> str:
-    """A wrong argument in a few words."""
-    text = repr(thing)
-    return f"{article(type(thing).__name__)} {type(thing).__name__}: {text if len(text) <= 60 else text[:57] + '...'}"
+def _name(what: str, thing: object, kind: type) -> str:
+    """A name in small letters; TypeError for what is none."""
+    if isinstance(thing, str):
+        return thing.lower()
+    got = f"{article(type(thing).__name__)} {type(thing).__name__}"
+    raise TypeError(f"a {what} is a {kind.__name__} or a name, got {got}: {shown(thing)}")

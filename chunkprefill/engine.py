@@ -16,7 +16,7 @@ from torch import Tensor
 from chunkprefill.model.batch_attention import to_device
 from chunkprefill.model.graphs import DecodeGraphs
 from chunkprefill.model.paged import PagedKVCache, PagedWindow
-from chunkprefill.model.transformer import Transformer
+from chunkprefill.model.transformer import Transformer, check_model
 from chunkprefill.scheduling.arguments import check_policy, check_pool, check_requests
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.clients import Clients, listed
@@ -82,8 +82,7 @@ class Engine:
             raise ValueError(
                 "pool: withdrawn_count is for decisions alone, a model would read blocks never filled"
             )
-        if not hasattr(model, "config"):
-            raise ValueError(f"model is {briefly(model)}: a model is needed, such as load_model returns")
+        check_model(model)
         self.model, self.policy, self.pool = model, policy, pool
         self.cost, self.overlap, self.timed = cost, overlap, timed
         self.scheduling = scheduling or (None if cost is None else lambda batch: 0.0)

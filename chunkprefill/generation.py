@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from chunkprefill.model.cache import KVCache
-from chunkprefill.model.transformer import Transformer
+from chunkprefill.model.transformer import Transformer, check_model
 from chunkprefill.splitting import chunk_lengths
 from chunkprefill.whole import briefly, needed, whole_number
 
@@ -66,7 +66,7 @@ def generate(
     Prefills `tokens` in chunks first. The last token is returned without being cached, so n tokens need room
     for len(tokens) + n − 1. Raises ValueError as `prefill` does, before the cache changes.
     """
-    _refuse_what_is_no_model(model)
+    check_model(model)
     n = whole_number("n", n, 0)
     if not hasattr(tokens, "__len__"):
         raise ValueError(f"the prompt is {tokens!r}: a sequence of token ids is needed")
@@ -92,7 +92,7 @@ def decode(
     progress: bool = False,
 ) -> list[int]:
     """Up to `n` most likely tokens from the logits `[vocab]` that `prefill` returned; see `generate`."""
-    _refuse_what_is_no_model(model)
+    check_model(model)
     needed("logits", logits, Tensor, "such as prefill returns")
     needed("cache", cache, KVCache, "the one that was prefilled")
     n = whole_number("n", n, 0)
@@ -126,7 +126,7 @@ def _bar(items: Sequence[int], name: str, unit: str, shown: bool) -> Iterable[in
 
 def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
     """The tokens as a checked strip `[T]` on the model's device."""
-    _refuse_what_is_no_model(model)
+    check_model(model)
     if not isinstance(cache, KVCache):
         raise ValueError(f"cache is {cache!r}: a KVCache is needed")
     try:
@@ -151,11 +151,6 @@ def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
     if cache.config != model.config:
         raise ValueError("the cache was made for another model: their configs differ")
     return strip
-
-
-def _refuse_what_is_no_model(model: Transformer) -> None:
-    if not callable(model) or not hasattr(model, "config"):
-        raise ValueError(f"model is {briefly(model)}: a model is needed, such as load_model returns")
 
 
 def _refuse_what_is_no_stop(stop: Collection[int]) -> None:

@@ -22,7 +22,7 @@ def provenance(
     Torch is asked only when it is loaded already: a bench of the scheduler does not need it.
     """
     torch = sys.modules.get("torch")
-    driver, device_name = "none", cpu_name()
+    driver, device_name = "none", of_processor("model name") or platform.processor() or "unknown"
     if torch is not None and device.startswith("cuda"):
         device_name = torch.cuda.get_device_name(device)
         driver = run_quietly("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
@@ -42,14 +42,14 @@ def provenance(
     }
 
 
-def cpu_name() -> str:
-    """The processor's own name where the system tells it."""
+def of_processor(*names: str) -> str | None:
+    """What the system says of its first processor under one of these names; None where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or "unknown"
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown"
+        return None
+    rows = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in rows if name.strip() in names), None)
 
 
 def run_quietly(*command: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,6 @@ from torch import Tensor
 from chunkprefill.model import paged_decode_cpu
 from chunkprefill.model.attention import Attention
 from chunkprefill.model.backends import varlen_parameters
-from chunkprefill.model.config import Config
-from chunkprefill.scheduling.blocks import BlockPool
 
 Blocks = slice | Tensor  # a run of ids, or any ids
 Part = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -57,20 +55,16 @@ def padded(chunks: Sequence[StripChunk]) -> tuple[list[int], int]:
     return [n for c in chunks for n in (*c.table, *[c.table[0]] * (width - len(c.table)))], width
 
 
+def tables_and_ends(chunks: Sequence[StripChunk], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The padded tables `[N, blocks]` and how many positions each sequence fills, `[N]`, on the device."""
+    filled, width = padded(chunks)
+    tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
+    return tables.view(len(chunks), width), ends
+
+
 def read(x: Tensor, blocks: Blocks) -> Tensor:
     """The blocks of x side by side, `[positions, Hkv, D]`: a view of a run, a copy of any others."""
     return (x[blocks] if isinstance(blocks, slice) else x.index_select(0, blocks)).flatten(0, 1)
-
-
-class Cache(Protocol):
-    """What the choice of launches depends on, see `model.paged.PagedKVCache`."""
-
-    config: Config
-    pool: BlockPool
-    keys: Tensor
-    backend: str
-    attention: Attention
-    walks: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +101,9 @@ class Padded:
 
     @classmethod
     def of(cls, chunks: Sequence[StripChunk], block_size: int, device: torch.device) -> Padded:
-        filled, width = padded(chunks)
-        tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
-        seen = torch.arange(width * block_size, device=device) < ends[:, None]  # [B, S]
-        return cls(tables.view(len(chunks), width), seen[:, None, None])
+        tables, ends = tables_and_ends(chunks, device)
+        seen = torch.arange(tables.shape[1] * block_size, device=device) < ends[:, None]  # [B, S]
+        return cls(tables, seen[:, None, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +182,9 @@ class Walked:
 
     @classmethod
     def of(cls, chunks: Sequence[StripChunk], n_kv_heads: int, device: torch.device) -> Walked:
-        filled, width = padded(chunks)
-        tables, ends = to_device([filled, [chunk.end for chunk in chunks]], device)
+        tables, ends = tables_and_ends(chunks, device)
         n_splits = splits_for(len(chunks) * n_kv_heads, max(chunk.end for chunk in chunks))
-        return cls(tables.int().view(len(chunks), width), ends.int(), n_splits)
+        return cls(tables.int(), ends.int(), n_splits)
 
 
 def _kernel(device: torch.device) -> Callable[..., Tensor]:
@@ -257,41 +249,3 @@ def _older(q: Tensor, k: Tensor, v: Tensor, part: Varlen) -> Tensor:
         window_size_right=right,
         seqused_k=part.used,
     )[0]
-
-
-def parts_of(chunks: Sequence[StripChunk], cache: Cache) -> list[tuple[slice | Tensor, Part]]:
-    """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
-
-    Rows side by side are a slice; where every part has one, they are in the strip's order.
-    Where our own kernel runs it takes all decoding steps. `varlen`: decoding steps apart from chunks, because
-    a launch made for both gives each lone query a whole tile; what must be copied apart from what is read in
-    place. Others: chunk by chunk, and on a GPU all decoding steps at once.
-    """
-    device, size, many = cache.keys.device, cache.pool.block_size, cache.backend == "varlen"
-    lone = [chunk for chunk in chunks if chunk.length == 1]
-    if not lone:
-        together: Part | None = None
-    elif cache.walks:
-        together = Walked.of(lone, cache.config.n_kv_heads, device)
-    elif not many and cache.backend != "reference" and device.type == "cuda":
-        together = Padded.of(lone, size, device)
-    else:
-        together = None
-    parts: list[tuple[slice | Tensor, Part]] = [(_rows(lone, device), together)] if together else []
-    rest = [chunk for chunk in chunks if chunk.length > 1 or not together]
-    if many:
-        groups: dict[tuple[bool, bool], list[StripChunk]] = {}
-        for chunk in rest:
-            groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
-        parts += [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
-    else:
-        parts += [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
-    return sorted(parts, key=lambda part: part[0].start if isinstance(part[0], slice) else -1)
-
-
-def _rows(chunks: Sequence[StripChunk], device: torch.device) -> slice | Tensor:
-    """The rows of the strip that belong to these chunks, in order: a slice where they are side by side."""
-    rows = [row for chunk in chunks for row in range(chunk.row, chunk.row + chunk.length)]
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return slice(rows[0], rows[-1] + 1)
-    return to_device([rows], device)[0]

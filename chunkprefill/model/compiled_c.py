@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from chunkprefill.model.smollm2 import cache_dir
+from chunkprefill.recording import of_processor
 
 HERE = Path(__file__).parent
 HEADER = HERE / "numbers.h"
@@ -53,7 +54,9 @@ def compiled(
     source = HERE / f"{name}.c"
     command = [*compiler, *FLAGS, *TYPES[dtype], str(source), "-lm"]
     text = source.read_bytes() + HEADER.read_bytes()
-    seen = hashlib.sha256(text + repr((command, _processor())).encode()).hexdigest()[:16]
+    # What `-march=native` depends on belongs to the name: machines may share a cache.
+    processor = of_processor("flags", "Features") or platform.machine()
+    seen = hashlib.sha256(text + repr((command, processor)).encode()).hexdigest()[:16]
     kept = _kept(f"{name}-{seen}.so")
     try:
         if kept is not None and kept.is_file():
@@ -90,12 +93,3 @@ def _is_mine(path: Path) -> bool:
     """Whether this user owns a file or folder, and no other may write to it."""
     found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & 0o022
-
-
-def _processor() -> str:
-    """What `-march=native` depends on: a cache may be shared between machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())

@@ -34,10 +34,7 @@ class Fixed:
         return slice(None)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        for store, new in ((keys, k), (values, v)):
-            store.flatten(0, 1).index_copy_(0, self.numbers[2], new)
-        return self.attention(q, keys, values)
+        return self.attention(q, *self.cache.store(layer, self.numbers[2], k, v))
 
     def fill(self, numbers: Tensor, part: Walked) -> None:
         """Take over the numbers of a batch of at most n; rows that are left over repeat its first."""

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from chunkprefill.model.attention import backend_named
 from chunkprefill.model.backends import backend_for, walks
-from chunkprefill.model.batch_attention import StripChunk, parts_of, read, to_device
+from chunkprefill.model.batch_attention import (
+    Alone,
+    Padded,
+    Part,
+    StripChunk,
+    Varlen,
+    Walked,
+    read,
+    to_device,
+)
 from chunkprefill.model.config import Config
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Rid
@@ -54,6 +63,13 @@ class PagedKVCache:
             new = old.new_zeros((old.shape[0], max(want, n_blocks), *old.shape[2:]))  # masked, and never NaN
             new[:, :have] = old
             setattr(self, name, new)
+
+    def store(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put k and v, `[T, Hkv, D]`, in these slots; returns the layer's blocks, `[blocks, block, Hkv, D]`."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys.flatten(0, 1).index_copy_(0, slots, k)
+        values.flatten(0, 1).index_copy_(0, slots, v)
+        return keys, values
 
     def kv(self, layer: int, table: Sequence[int], length: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first `length` positions behind a table, each `[length, Hkv, D]`."""
@@ -107,9 +123,7 @@ class PagedWindow:
         """Store k, v, `[T, Hkv, D]`; each chunk of q, `[T, H, D]`, looks back on its own sequence."""
         # Room is made here, in the order of execution, and not when the batch was planned.
         self.cache.reserve(self.n_blocks)
-        keys, values = self.cache.keys[layer], self.cache.values[layer]  # [blocks, block, Hkv, D]
-        keys.flatten(0, 1).index_copy_(0, self._slots, k)
-        values.flatten(0, 1).index_copy_(0, self._slots, v)
+        keys, values = self.cache.store(layer, self._slots, k, v)
         if len(self.parts) == 1:
             return self.parts[0][1](q, keys, values)
         found = [part(q[rows], keys, values) for rows, part in self.parts]
@@ -119,3 +133,41 @@ class PagedWindow:
         for (rows, _), one in zip(self.parts, found):
             out[rows] = one
         return out
+
+
+def parts_of(chunks: Sequence[StripChunk], cache: PagedKVCache) -> list[tuple[slice | Tensor, Part]]:
+    """The batch's chunks in as few launches as the backend can, each with the rows of the strip it takes.
+
+    Rows side by side are a slice; where every part has one, they are in the strip's order.
+    Where our own kernel runs it takes all decoding steps. `varlen`: decoding steps apart from chunks, because
+    a launch made for both gives each lone query a whole tile; what must be copied apart from what is read in
+    place. Others: chunk by chunk, and on a GPU all decoding steps at once.
+    """
+    device, size, many = cache.keys.device, cache.pool.block_size, cache.backend == "varlen"
+    lone = [chunk for chunk in chunks if chunk.length == 1]
+    if not lone:
+        together: Part | None = None
+    elif cache.walks:
+        together = Walked.of(lone, cache.config.n_kv_heads, device)
+    elif not many and cache.backend != "reference" and device.type == "cuda":
+        together = Padded.of(lone, size, device)
+    else:
+        together = None
+    parts: list[tuple[slice | Tensor, Part]] = [(_rows(lone, device), together)] if together else []
+    rest = [chunk for chunk in chunks if chunk.length > 1 or not together]
+    if many:
+        groups: dict[tuple[bool, bool], list[StripChunk]] = {}
+        for chunk in rest:
+            groups.setdefault((chunk.length == 1, chunk.run), []).append(chunk)
+        parts += [(_rows(group, device), Varlen.of(group, size, device)) for group in groups.values()]
+    else:
+        parts += [(_rows([c], device), Alone.of(c, cache.attention, device)) for c in rest]
+    return sorted(parts, key=lambda part: part[0].start if isinstance(part[0], slice) else -1)
+
+
+def _rows(chunks: Sequence[StripChunk], device: torch.device) -> slice | Tensor:
+    """The rows of the strip that belong to these chunks, in order: a slice where they are side by side."""
+    rows = [row for chunk in chunks for row in range(chunk.row, chunk.row + chunk.length)]
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return slice(rows[0], rows[-1] + 1)
+    return to_device([rows], device)[0]

@@ -13,6 +13,7 @@ from chunkprefill.model import fused_cpu
 from chunkprefill.model.attention import accumulation_dtype
 from chunkprefill.model.config import Config
 from chunkprefill.model.linear import add_linear, linear, pack
+from chunkprefill.whole import briefly
 
 
 class KV(Protocol):
@@ -73,6 +74,12 @@ def gated(module: nn.Linear, x: Tensor) -> Tensor:
     biases = (None, None) if module.bias is None else module.bias.chunk(2)
     gate, up = (F.linear(x, weight, bias) for weight, bias in zip(module.weight.chunk(2), biases))
     return F.silu(gate, inplace=True).mul_(up)
+
+
+def check_model(model: object) -> None:
+    """ValueError for what is no model: neither a `Transformer` nor another that has its `config`."""
+    if not callable(model) or not hasattr(model, "config"):
+        raise ValueError(f"model is {briefly(model)}: a model is needed, such as load_model returns")
 
 
 class Layer(nn.Module):
