@@ -38,7 +38,7 @@ def dtype_name(dtype: object) -> str:
 
 
 def cache_dtype(dtype: object) -> str | None:
-    """The same of a cache; None, and "auto" as vLLM calls it, for what the activations have."""
+    """The same of a cache; None, or vLLM's "auto", stands for the dtype of the activations."""
     return None if dtype is None or dtype == "auto" else dtype_name(dtype)
 
 

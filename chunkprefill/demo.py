@@ -45,7 +45,7 @@ def _demo(args: Namespace) -> int:
     chosen = setup(quiet=True)
     print(f"loading {args.model} in float32 on {chosen.device}: {chosen.why}", file=sys.stderr)
     tokenizer = load_tokenizer(args.model)
-    model = load_model(args.model, device=chosen.device)  # float32, for results are compared
+    model = load_model(args.model, device=chosen.device)  # float32, because results are compared
     tokens = tokenizer.chat(DEFAULT_PROMPT if args.prompt is None else args.prompt)
     cache, whole = (KVCache(model.config, len(tokens) + args.tokens, device=model.device) for _ in range(2))
 

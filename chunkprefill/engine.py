@@ -29,7 +29,7 @@ from chunkprefill.whole import briefly, needed
 
 
 def prompt_of(request: Request, vocab_size: int, block_size: int = 16) -> tuple[int, ...]:
-    """The request's prompt; if it has none, n_prompt token ids, drawn so that they keep what it says it shares.
+    """The request's prompt; if it has none, n_prompt token ids: drawn, and shared where the request says so.
 
     Equal segments and equal block hashes (of `block_size` tokens) give equal tokens; what is neither is drawn
     from the rid. ValueError for an id outside the vocabulary, and for more or fewer block hashes than the
@@ -251,8 +251,8 @@ class InFlightStep:
         return self.seconds if executor.cost is None else executor.cost(self.batch), made
 
 
-def refuse_what_is_no_engine(engine: Engine) -> None:
-    """ValueError for a model in its place, or whatever has none."""
+def check_engine(engine: Engine) -> None:
+    """ValueError for what is no engine, such as a model in its place."""
     if not hasattr(engine, "model"):
         raise ValueError(f"engine is {briefly(engine)}: an Engine is needed, such as Engine(model, policy)")
 
@@ -265,7 +265,7 @@ def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
     Serial. ScheduleError if the engine's pool cannot hold them, or makes other batches of the same plans.
     """
     needed("trace", trace, Trace, "such as simulate returns")
-    refuse_what_is_no_engine(engine)
+    check_engine(engine)
     left: dict[Rid, int] = {}
     for recorded in trace.steps:
         for chunk in recorded.batch:

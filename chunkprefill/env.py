@@ -57,7 +57,8 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
         if torch.cuda.is_available():
             capability = torch.cuda.get_device_capability()
             name = torch.cuda.get_device_name()
-            dtype = _dtype_for(capability)
+            if capability >= (7, 0):
+                dtype = torch.bfloat16 if capability >= (8, 0) else torch.float16
             torch.ones(8, 8, device="cuda", dtype=dtype).mm(
                 torch.ones(8, 8, device="cuda", dtype=dtype)
             ).sum().item()
@@ -80,7 +81,7 @@ def _shorten_tracebacks() -> None:
 
 
 def show_shortly(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: Any = None) -> None:
-    """The reader's own lines that an error passed, and its message; all of it where the error is none of ours.
+    """The reader's own lines that an error passed, and its message; all of it where the error is not ours.
 
     The reader's are cells, and files that are neither Python's, nor installed, nor this package's.
     """
@@ -127,14 +128,6 @@ def _backend_for(asked: str | None, device: str, dtype: torch.dtype) -> tuple[st
     if device == "cpu":
         return best, ""
     return best, f"; no varlen attention: {why_not}" if why_not else "; one launch takes many sequences"
-
-
-def _dtype_for(capability: tuple[int, int]) -> torch.dtype:
-    import torch
-
-    if capability >= (8, 0):
-        return torch.bfloat16
-    return torch.float16 if capability >= (7, 0) else torch.float32
 
 
 def _tell(chosen: Setup, quiet: bool) -> Setup:

@@ -70,7 +70,7 @@ def generate(
     n = whole_number("n", n, 0)
     if not hasattr(tokens, "__len__"):
         raise ValueError(f"the prompt is {tokens!r}: a sequence of token ids is needed")
-    _refuse_what_is_no_stop(stop)
+    _check_stop(stop)
     positions = len(tokens) + max(n, 1) - 1
     if cache is None:
         cache = KVCache(model.config, max(positions, 1), dtype=model.dtype, device=model.device)
@@ -96,7 +96,7 @@ def decode(
     needed("logits", logits, Tensor, "such as prefill returns")
     needed("cache", cache, KVCache, "the one that was prefilled")
     n = whole_number("n", n, 0)
-    _refuse_what_is_no_stop(stop)
+    _check_stop(stop)
     output: list[int] = []
     for _ in _bar(range(n), "decode", "token", progress):
         if output:  # a decoding step is a pass over a chunk of one token
@@ -153,6 +153,6 @@ def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
     return strip
 
 
-def _refuse_what_is_no_stop(stop: Collection[int]) -> None:
+def _check_stop(stop: Collection[int]) -> None:
     if not isinstance(stop, Collection):
         raise ValueError(f"stop is {briefly(stop)}: a list of token ids is needed")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-from chunkprefill.engine import Engine, refuse_what_is_no_engine, replay
+from chunkprefill.engine import Engine, check_engine, replay
 from chunkprefill.scheduling.core import Batch, Request, Rid
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.scheduling.trace import Trace
@@ -38,7 +38,7 @@ def calibrate(
     """
     from tqdm import tqdm
 
-    refuse_what_is_no_engine(engine)
+    check_engine(engine)
     most = engine.model.config.max_positions
     if not (max_tokens >= 8 and 32 <= max_context <= most - 8 and max_decodes >= 1 and repeats >= 1):
         raise ValueError(
@@ -66,7 +66,7 @@ def calibrate(
                     seconds.setdefault(rows, []).append(step.end - step.start)
                     hosts.setdefault(rows, []).append(step.dispatched - step.scheduled)
                 bar.update()
-            # In each round, not after all of them: a machine's pace drifts, and both shall see it.
+            # In each round, not after all of them: a machine's pace drifts, and both must see it.
             again.append(replay(held, engine))
             bar.update()
     cost = fit(((batches[rows], median(took)) for rows, took in seconds.items()), sizes, about=about)

@@ -34,7 +34,7 @@ def _spelt(value: Any) -> str:
 
 
 def instead(path: str | os.PathLike[str]) -> str:
-    """Words on what a file is in place of what its name says, as people come to have it; "" where nothing is known."""
+    """What a file is, where that is a known stand-in for what its name promises; else ""."""
     if not os.path.isfile(path):  # what is read from a pipe is gone
         return ""
     try:

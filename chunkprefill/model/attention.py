@@ -1,8 +1,9 @@
 """Attention of a chunk over everything cached: one function, written to be read and written to be fast.
 
 Query i of a chunk of T tokens whose keys reach S positions stands at position S − T + i, and sees the keys up
-to that position. Drawn as a T × S table the border of what it sees ends in the *bottom right* corner. The
-`is_causal=True` of torch starts in the top left: the same thing only where T = S, in a prompt's first chunk.
+to that position. Drawn as a T × S table, the edge of what they see is a diagonal that ends in the *bottom right*
+corner. torch's `is_causal=True` starts it in the top left, which is the same only where T = S: in a prompt's
+first chunk.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _prefix_and_diagonal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _outruns_fused(dtype: torch.dtype) -> bool:
-    """Whether plain products beat the fused kernel: bfloat16, on a CPU with products of it but no matrix tiles."""
+    """Whether plain products beat the fused kernel: bfloat16, on a CPU that has no matrix tiles for it."""
     if dtype != torch.bfloat16 or torch.cpu._is_amx_tile_supported():
         return False
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -142,8 +143,8 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same function by flash attention's kernel on a GPU; its `is_causal` is bottom-right.
 
-    A prompt's first chunk is left to `sdpa`: it may choose among more kernels there. So is a head size that
-    the kernel does not take.
+    `sdpa` takes a prompt's first chunk, where it can choose among more kernels, and head sizes that this one
+    does not take.
     """
     if len(q) == len(k) or q.shape[-1] % 8:
         return sdpa(q, k, v)

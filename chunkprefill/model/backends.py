@@ -1,4 +1,4 @@
-"""Which attention runs where: the choice, and the reason where there is none."""
+"""Which attention runs where, and the reason where one cannot."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from chunkprefill.strict import words
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "…"}, and whatever else the template reads
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # three names for one thing, the usual one first
-# What transformers' own `apply_chat_template` keeps to itself: given as a variable, it would change nothing.
+# Settings that transformers' `apply_chat_template` keeps for itself: no template sees them.
 _OTHERS = words(
     """
     chat_template continue_final_message tokenize sanitize_control_tokens padding truncation max_length
@@ -30,7 +30,7 @@ def render_chat(template: str, messages: Sequence[Message], **variables: Any) ->
     """The text of a conversation in a model's template.
 
     `variables` are what the template may read beside `messages`: tools, documents, add_generation_prompt,
-    bos_token and so on. Raises ValueError for a conversation that is none, and for a template that fails,
+    bos_token and so on. Raises ValueError for what is no conversation, and for a template that fails,
     with the line where Jinja names one. Source: `apply_chat_template` of transformers 5.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
@@ -58,7 +58,7 @@ def render_chat(template: str, messages: Sequence[Message], **variables: Any) ->
 
 
 def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages as plain data, without the keys whose value is None; ValueError names one that is none."""
+    """The messages as plain data, without keys whose value is None; ValueError names what is no message."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise ValueError(
             f"a conversation is a text or a list of messages; this is a {type(messages).__name__}"
@@ -78,7 +78,7 @@ def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _refuse_what_lists_no_objects(name: str, value: Any) -> None:
-    """Tools and documents are JSON objects: a function's place would be taken by the name of its type."""
+    """ValueError for other than JSON objects: of a function the template would see its type's name alone."""
     if value is None:
         return
     if not isinstance(value, (list, tuple)):

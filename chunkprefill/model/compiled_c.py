@@ -1,4 +1,4 @@
-"""C that is compiled at first use, for the processor it runs on, and kept in the cache of the weights.
+"""C that is compiled at first use, for the processor it runs on, and kept beside the cached weights.
 
 Where there is no C compiler, or it fails, `compiled` returns None, and torch does the work.
 """
@@ -78,7 +78,7 @@ def compiled(
 
 
 def _kept(name: str) -> Path | None:
-    """Where the compiled code is kept; None where someone else could have put it there, or there is no home."""
+    """Where the compiled code is kept; None where another user could put it there, or without a home."""
     try:
         folder = cache_dir() / "compiled"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """From `config.json` to `Config`: which families load, and what is refused because it would run wrongly.
 
-A key of the file is either honoured, or on a list of keys that change nothing in what a model computes, or it
-is refused by name. A key that this module has never seen is refused: it may be the one that matters.
+A key of the file is honoured, or known to change nothing in what a model computes, or refused by name
+(`data/config_keys.json` says which). An unknown key is refused: it may be the one that matters.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ FAMILIES = {
 }
 _DEFAULT_WINDOW = 4096  # tokens, of every family here that has a window and a file that does not name it
 
-_KEYS = table("config_keys.json")  # what each key means here; the file explains its own columns
+_KEYS = table("config_keys.json")
 _HONOURED, _FIXED = frozenset(_KEYS["honoured"]), _KEYS["fixed"]
 _HARMLESS = frozenset(chain.from_iterable(_KEYS["harmless"].values()))
 
@@ -301,7 +301,7 @@ def _yarn(rope: dict[str, Any], theta: float, original: int, positions: int) -> 
 
 
 def _agreed(one: str, value: Any, other: str, other_value: Any) -> Any:
-    """The value of two keys that mean one thing, None where neither has one; ValueError where they disagree."""
+    """The value of two keys that mean one thing, None without any; ValueError where they disagree."""
     if value is not None and other_value is not None and value != other_value:
         raise ValueError(
             f"{one} is {shown(value)} and {other} is {shown(other_value)}: two keys for one thing, and they "

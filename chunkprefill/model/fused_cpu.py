@@ -25,8 +25,8 @@ ALONE = 1 << 15  # numbers that one thread walks over before a second one could 
 def can_fuse(x: Tensor, *others: Tensor) -> bool:
     """Whether the kernels take these: rows of one type, on a CPU, even in size, without a gradient to record.
 
-    Also that the C compiles here. x is `[T, n]` or `[T, heads, n]`, its last dimension in one piece; the others
-    are in one piece altogether.
+    False where the C does not compile. x is `[T, n]` or `[T, heads, n]`, its last dimension in one piece; the
+    others are in one piece altogether.
     """
     for each in others:
         if each.dtype != x.dtype or not each.is_contiguous():

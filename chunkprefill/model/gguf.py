@@ -112,7 +112,7 @@ class GgufFile:
         return self._take(f"<{_SCALARS[kind]}")[0]
 
 
-# Fields under all but one of whose values a model computes something that is not built here.
+# Fields, and the one value of each under which a model computes what is built here.
 _FIXED = {
     "attention.causal": True,
     "rope.scaling.type": "none",

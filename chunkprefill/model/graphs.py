@@ -1,7 +1,7 @@
 """CUDA graphs of decoding steps: a pass recorded once for a size of batch, and played back by one launch.
 
 A graph runs the same kernels on the same memory each time, so it serves one size. A smaller batch is filled
-up by copies of its first row, which compute once more what that row computes and store the same numbers.
+up with copies of its first row, which repeat that row's work and store the same numbers.
 """
 
 from __future__ import annotations

@@ -47,11 +47,11 @@ def can_pack(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
 
 
 def pack(weight: Tensor, dtype: torch.dtype | None = None) -> None:
-    """Keep a packed copy of the weight, in `dtype` (None: its own), for `linear`; nothing where none helps.
+    """Keep a packed copy of the weight, in `dtype` (None: its own), where that makes products faster.
 
-    A copy that the weight has outlived, because it was written to or moved, is not used any more. A write
-    through `weight.data` is seen if it changes one of 16 values spread over the weight, as loading or scaling
-    does; after a smaller one, pack again.
+    The copy is no longer used once the weight is written to or moved. A write through `weight.data` is
+    noticed if it changes one of 16 values spread over the weight, as loading or scaling does; after a smaller
+    one, pack again.
     """
     dtype = dtype or weight.dtype
     if can_pack(weight, dtype):

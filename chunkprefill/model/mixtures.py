@@ -1,7 +1,7 @@
 """From `config.json` to the `Config` that a price needs: dense models, and mixtures of experts, which are not run.
 
-A mixture is read as the dense family that has its attention, and its experts apart. What the price would leave
-out (a compressed cache, experts that every token passes, dense layers between) is refused by name.
+A mixture is read as the dense family with the same attention; its experts are read apart. What the price
+would leave out (a compressed cache, experts that every token passes, dense layers between) is refused by name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MIXTURES = {
         },
     ),
 }
-# Of a router: they choose among experts, or train it, and cost nothing that a price counts.
+# Keys of the router: they choose among experts, or train the choice, and cost nothing that a price counts.
 _ROUTING = ("norm_topk_prob", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
 _UNPRICED = table("config_keys.json")["unpriced"]
 

@@ -26,7 +26,7 @@ from chunkprefill.whole import needed
 
 
 class PagedKVCache:
-    """Keys and values in every layer, in blocks that any sequence may hold; tables tell who holds which.
+    """Keys and values in every layer, in blocks that any sequence may hold; its table lists which it holds.
 
     `pool` says how large a block is and how many there can be; memory is claimed as ids come into use.
     `backend` names the attention that reads the cache, as in `KVCache`.
@@ -65,7 +65,7 @@ class PagedKVCache:
             setattr(self, name, new)
 
     def store(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put k and v, `[T, Hkv, D]`, in these slots; returns the layer's blocks, `[blocks, block, Hkv, D]`."""
+        """Put k and v, `[T, Hkv, D]`, in these slots; return the layer's `[blocks, block, Hkv, D]`."""
         keys, values = self.keys[layer], self.values[layer]
         keys.flatten(0, 1).index_copy_(0, slots, k)
         values.flatten(0, 1).index_copy_(0, slots, v)

@@ -98,7 +98,7 @@ class YarnScaling:
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, head_dim - 1)
-        return low, high + 0.001 if low == high else high  # as the released code keeps from dividing by 0
+        return low, high + 0.001 if low == high else high  # so the released code avoids dividing by 0
 
 
 def yarn_amplitude(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:

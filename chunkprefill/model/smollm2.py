@@ -51,7 +51,7 @@ def cache_dir() -> Path:
 
 
 def is_fetched() -> bool:
-    """Whether the weights lie in the cache (whole or not is seen when they are read)."""
+    """Whether the weights lie in the cache (whether they are whole shows when they are read)."""
     return (cache_dir() / FILE).is_file()
 
 
@@ -67,7 +67,7 @@ def fetch() -> int:
 
 
 def gguf_path() -> Path:
-    """The GGUF file, fetched if it is not cached; RuntimeError lists the ways where it cannot be had."""
+    """The GGUF file, fetched if it is not cached; RuntimeError, listing the ways, where it cannot be had."""
     path = cache_dir() / FILE
     if path.is_file():
         if _sha256(path) == SHA256:
@@ -123,7 +123,7 @@ def open_weights() -> tuple[Config, dict[str, tuple[int, ...]], Callable[[str], 
 def open_gguf(path: Path) -> tuple[Config, dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
     """A Llama's config, its tensors' shapes under their published names, and how to get one in float32.
 
-    Raises ValueError naming the file, and the field or the tensor, for all that would run wrongly.
+    Raises ValueError naming the file, and the field or the tensor, for whatever would run wrongly.
     """
     file = GgufFile(path)
     try:

@@ -18,7 +18,7 @@ from chunkprefill.model.gguf import GgufFile
 from chunkprefill.model.weights import TEMPLATES, locate
 from chunkprefill.strict import instead, loads, shown
 
-# A blank that words without a mark of their own leave before these: in them it is the first character.
+# Decoding leaves a blank before these where words carry no mark of their own; here it is the first character.
 _CLOSE = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -52,21 +52,14 @@ class Tokenizer:
             text = text.replace(close, close.strip())
         return text
 
-    def chat(
-        self,
-        messages: str | Sequence[Message],
-        *,
-        tools: Sequence[Message] | None = None,
-        documents: Sequence[Message] | None = None,
-        **variables: Any,
-    ) -> list[int]:
+    def chat(self, messages: str | Sequence[Message], **variables: Any) -> list[int]:
         """The ids of a user's text, or of a conversation, up to where the answer begins.
 
         Without a template a text is encoded as it is. See `chat_text` for the rest.
         """
         if self.chat_template is None and isinstance(messages, str):
             return self.encode(messages)
-        text = self.chat_text(messages, tools=tools, documents=documents, **variables)
+        text = self.chat_text(messages, **variables)
         return self.backend.encode(_checked(text), add_special_tokens=False).ids
 
     def chat_text(
@@ -104,9 +97,8 @@ def _checked(text: str) -> str:
 def load_tokenizer(name_or_path: str | Path, *, source: str | None = None) -> Tokenizer:
     """The tokenizer that belongs to `load_model(name_or_path)`; "tiny" reads bytes.
 
-    How a text is cut is what `tokenizer.json` says, whatever class `tokenizer_config.json` names: transformers 5
-    builds some classes (Llama's, Qwen2's) anew from their code, where the two disagree.
-
+    `tokenizer.json` decides how a text is cut, whatever class `tokenizer_config.json` names: transformers 5
+    builds some classes (Llama's, Qwen2's) anew from their code, and may cut otherwise where the two differ.
     Raises ValueError for a folder without a usable `tokenizer.json`, RuntimeError as `load_model` does.
     """
     found = locate(name_or_path, source)
@@ -180,9 +172,9 @@ def _from_folder(folder: Path) -> Tokenizer:
 
 
 def _is_cleaned(settings: dict[str, Any], backend: Backend) -> bool:
-    """Whether decoding takes blanks out: where the settings ask for it, but of pairs merged from bytes (BPE).
+    """Whether decoding takes blanks out: where the settings ask for it, except under BPE.
 
-    These keep each blank in a token, so that nothing is to be taken out: transformers does so only if told twice.
+    BPE keeps each blank in a token, so there is none to take out; transformers does so only if told twice.
     """
     twice = settings.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
     merged = type(backend.model).__name__ == "BPE"
@@ -193,7 +185,7 @@ def _refuse_other_ids(path: Path, backend: Backend) -> None:
     """ValueError where a token that was added has another id in the file than here.
 
     The library numbers such tokens anew, one after the other: where the file leaves an id out, all later ones
-    would stand for other rows of the embedding, without a word.
+    would silently stand for other rows of the embedding.
     """
     try:
         whole = loads(path.read_bytes())
@@ -227,8 +219,11 @@ def _add_tokens(
     lists = (settings.get(name) for name in ("additional_special_tokens", "extra_special_tokens"))
     listed = [token for each in lists if isinstance(each, list) for token in each if _text(token) is not None]
     special = set(map(_text, [*marks, *listed]))
-    found = _optional_object(folder, "added_tokens_decoder", settings)
-    tokens = [*found.items(), *((str(i), content) for content, i in older.items())]
+    found = settings.get("added_tokens_decoder")
+    if found is not None and not isinstance(found, dict):
+        where = folder / "tokenizer_config.json"
+        raise ValueError(f"{where}: added_tokens_decoder is {shown(found)}, an object is needed")
+    tokens = [*(found or {}).items(), *((str(i), content) for content, i in older.items())]
     try:
         tokens.sort(key=lambda row: int(row[0]))
     except ValueError as error:
@@ -253,13 +248,6 @@ def _added(token: Any, special: bool) -> AddedToken:
     flags = {name: bool(given.get(name)) for name in ("lstrip", "rstrip", "single_word")}
     normalized = bool(given.get("normalized", not special))
     return AddedToken(_text(token), **flags, special=special, normalized=normalized)
-
-
-def _optional_object(folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    value = settings.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{folder / 'tokenizer_config.json'}: {name} is {shown(value)}, an object is needed")
-    return value or {}
 
 
 def _templates(folder: Path, named: Any) -> tuple[str | None, str | None]:
@@ -290,7 +278,7 @@ def _templates(folder: Path, named: Any) -> tuple[str | None, str | None]:
 def _stop_ids(folder: Path, backend: Backend, special: Mapping[str, str]) -> frozenset[int]:
     """What ends an answer: the tokenizer's mark, and the ids that the model's two files name.
 
-    generation_config.json may know more ends than config.json, never others.
+    generation_config.json may name more ends than config.json, never fewer.
     """
     config, generation = (
         _ids(path, _optional(path).get("eos_token_id"))

@@ -66,7 +66,7 @@ def gated(module: nn.Linear, x: Tensor) -> Tensor:
     """
     if not x.is_cuda:
         gate_up = linear(x, module.weight, module.bias)  # [T, 2 d_ff]
-        del x  # the peak of memory is here, and no one else holds it
+        del x  # the peak of memory is here, and nothing else holds it
         if fused_cpu.can_fuse(gate_up):
             return fused_cpu.gated(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)

