@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -141,13 +142,11 @@ class ModelExecutor(AbstractContextManager):
         self.measured = cost is None
         self.flying: InFlightStep | None = None  # launched, and not yet read back
         self.ended: Any = None  # the event at the end of the step read back last
-        self._stack = ExitStack()
-        self._thread: ThreadPoolExecutor | None = None
-        if ahead and self.model.device.type == "cpu":
-            self._thread = self._stack.enter_context(ThreadPoolExecutor(1))
+        self._thread = ThreadPoolExecutor(1) if ahead and self.model.device.type == "cpu" else None
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        if self._thread:
+            self._thread.shutdown()
 
     def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> InFlightStep:
         """Build the strip of tokens and the window of the cache, and start where that needs no waiting."""
@@ -266,10 +265,7 @@ def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
     """
     needed("trace", trace, Trace, "such as simulate returns")
     check_engine(engine)
-    left: dict[Rid, int] = {}
-    for recorded in trace.steps:
-        for chunk in recorded.batch:
-            left[chunk.rid] = left.get(chunk.rid, 0) + chunk.emits
+    emissions = Counter(chunk.rid for recorded in trace.steps for chunk in recorded.batch if chunk.emits)
     arrivals = {request.rid: request for request in trace.requests}
     state, again = State(engine.pool), Trace(trace.requests, label=trace.label)
     batches = [recorded.batch for recorded in trace.steps]
@@ -281,7 +277,7 @@ def replay(trace: Trace, engine: Engine, *, decide: bool = False) -> Trace:
             for rid in plan.tokens:
                 if rid in arrivals:
                     request = arrivals.pop(rid)
-                    state.arrive(request, left[rid] or None)
+                    state.arrive(request, emissions[rid] or None)
                     if request.arrival > now:
                         now, skipped = request.arrival, skipped + request.arrival - now
             launched = step(state, engine.policy if decide else None, executor, now, plan)

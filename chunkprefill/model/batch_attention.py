@@ -6,8 +6,9 @@ A part takes the rows of q that are its own, `[rows, H, D]`, and the blocks of o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -150,9 +151,9 @@ class Varlen:
             first = [0] * len(chunks)
             blocks = filled
         else:
-            first = [at * block_size for at in _before(len(chunk.table) for chunk in chunks)][:-1]
+            first = [at * block_size for at in accumulate((len(c.table) for c in chunks[:-1]), initial=0)]
             blocks = [block for chunk in chunks for block in chunk.table]
-        lists = [_before(lengths), [*first, 0], ends, blocks]
+        lists = [[*accumulate(lengths, initial=0)], [*first, 0], ends, blocks]
         cu_q, begin, used, ids = to_device(lists, device)
         return cls(
             cu_q.int(),
@@ -205,14 +206,6 @@ def splits_for(n_programs: int, longest: int) -> int:
     while n < 16 and n * n_programs < 264 and longest > 256 * n:
         n *= 2
     return n
-
-
-def _before(lengths: Iterable[int]) -> list[int]:
-    """How many came before each, and in all: 3, 1, 2 -> 0, 3, 4, 6."""
-    sums = [0]
-    for n in lengths:
-        sums.append(sums[-1] + n)
-    return sums
 
 
 def _public(q: Tensor, k: Tensor, v: Tensor, part: Varlen) -> Tensor:

@@ -102,7 +102,7 @@ def config_of(raw: dict[str, Any]) -> Config:
     family = FAMILIES[name]
     _refuse_unknown_keys(raw, name)
     _refuse_other_computations(raw)
-    _agreed("dtype", _bare_dtype(raw, "dtype"), "torch_dtype", _bare_dtype(raw, "torch_dtype"))
+    agreed("dtype", _bare_dtype(raw, "dtype"), "torch_dtype", _bare_dtype(raw, "torch_dtype"))
     n_heads, d_model, n_layers = (
         whole_at(raw, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
     )
@@ -271,7 +271,7 @@ def _rope_of(
 
 
 def _rope_kind(where: str, rope: dict[str, Any]) -> str:
-    kind = _agreed(f"{where}.rope_type", rope.get("rope_type"), f"{where}.type", rope.get("type"))
+    kind = agreed(f"{where}.rope_type", rope.get("rope_type"), f"{where}.type", rope.get("type"))
     kind = "default" if kind is None else kind
     if kind in _LENGTH_BOUND:
         raise ValueError(
@@ -300,7 +300,7 @@ def _yarn(rope: dict[str, Any], theta: float, original: int, positions: int) -> 
     )
 
 
-def _agreed(one: str, value: Any, other: str, other_value: Any) -> Any:
+def agreed(one: str, value: Any, other: str, other_value: Any) -> Any:
     """The value of two keys that mean one thing, None without any; ValueError where they disagree."""
     if value is not None and other_value is not None and value != other_value:
         raise ValueError(
@@ -312,7 +312,7 @@ def _agreed(one: str, value: Any, other: str, other_value: Any) -> Any:
 
 def _one_of_two(where: str, rope: dict[str, Any], raw: dict[str, Any], key: str, default: float) -> float:
     """A number that may stand in the rope's own object, beside it, or in both if they agree."""
-    return number_at({key: _agreed(key, raw.get(key), f"{where}.{key}", rope.get(key))}, key, default)
+    return number_at({key: agreed(key, raw.get(key), f"{where}.{key}", rope.get(key))}, key, default)
 
 
 def whole_at(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:

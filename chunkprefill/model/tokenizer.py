@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Backend
 
 from chunkprefill.model import smollm2
 from chunkprefill.model.chat import Message, render_chat
-from chunkprefill.model.families import read_json
+from chunkprefill.model.families import agreed, read_json
 from chunkprefill.model.gguf import GgufFile
 from chunkprefill.model.weights import TEMPLATES, locate
 from chunkprefill.strict import instead, loads, shown
@@ -156,7 +156,9 @@ def _from_folder(folder: Path) -> Tokenizer:
     older: dict[str, Any] = {}
     if "added_tokens_decoder" not in settings:  # files of older versions name their tokens in two more places
         marks = _optional(folder / "special_tokens_map.json")
-        _refuse_two_marks(folder, settings, marks)
+        for name in _SPECIAL:
+            first, second = f"{folder}: {name} in tokenizer_config.json", "in special_tokens_map.json"
+            agreed(first, _text(settings.get(name)), second, _text(marks.get(name)))
         settings, older = marks | settings, _optional(folder / "added_tokens.json")
     if "pad_token" in padding:  # it is a mark even so
         settings = {"pad_token": padding["pad_token"]} | settings
@@ -196,16 +198,6 @@ def _refuse_other_ids(path: Path, backend: Backend) -> None:
             raise ValueError(
                 f"{path}: added token {shown(token['content'])} is {token['id']}, and {here} is the next one that is "
                 "free: ids without a gap are needed"
-            )
-
-
-def _refuse_two_marks(folder: Path, settings: dict[str, Any], marks: dict[str, Any]) -> None:
-    for name in _SPECIAL:
-        one, other = _text(settings.get(name)), _text(marks.get(name))
-        if one is not None and other is not None and one != other:
-            raise ValueError(
-                f"{folder}: {name} is {one!r} in tokenizer_config.json and {other!r} in special_tokens_map.json: "
-                "two places for one thing, and they disagree"
             )
 
 
