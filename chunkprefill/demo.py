@@ -5,17 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from pathlib import Path
 
 from chunkprefill.strict import printable
 
-DEFAULT_PROMPT = """\
-Read this, then answer. Two friends run a small bakery by the harbour. Anna bakes the bread at \
-night, and Ben sells it in the morning. On Monday a hotel ordered four hundred rolls at once. Anna \
-put all of them into the oven in one go, and for an hour there was no room for anything else: the \
-people who had come for a single loaf stood in the street and waited. On Tuesday the hotel ordered \
-four hundred rolls again. This time Anna baked them in batches of fifty, and between two batches she \
-let a few loaves ride along. The rolls took a little longer, and no one stood in the street. \
-Question: how many rolls did the hotel order on Monday?"""
+DEFAULT_PROMPT = Path(__file__).parent / "data" / "demo_prompt.txt"
 TOLERANCE = 1e-4  # what rounding in float32 may come to, relative to the largest number of a tensor
 
 
@@ -46,7 +40,8 @@ def _demo(args: Namespace) -> int:
     print(f"loading {args.model} in float32 on {chosen.device}: {chosen.why}", file=sys.stderr)
     tokenizer = load_tokenizer(args.model)
     model = load_model(args.model, device=chosen.device)  # float32, because results are compared
-    tokens = tokenizer.chat(DEFAULT_PROMPT if args.prompt is None else args.prompt)
+    prompt = DEFAULT_PROMPT.read_text("utf-8").strip() if args.prompt is None else args.prompt
+    tokens = tokenizer.chat(prompt)
     cache, whole = (KVCache(model.config, len(tokens) + args.tokens, device=model.device) for _ in range(2))
 
     print(f"{len(tokens)} tokens in chunks of {args.chunk}", flush=True)

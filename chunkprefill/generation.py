@@ -127,8 +127,7 @@ def _bar(items: Sequence[int], name: str, unit: str, shown: bool) -> Iterable[in
 def _strip(model: Transformer, tokens: Tokens, cache: KVCache) -> Tensor:
     """The tokens as a checked strip `[T]` on the model's device."""
     check_model(model)
-    if not isinstance(cache, KVCache):
-        raise ValueError(f"cache is {cache!r}: a KVCache is needed")
+    needed("cache", cache, KVCache)
     try:
         strip = torch.as_tensor(tokens)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
