@@ -26,7 +26,7 @@ from chunkprefill.whole import needed
 
 
 class PagedKVCache:
-    """Keys and values in every layer, in blocks that any sequence may hold; its table lists which it holds.
+    """Keys and values in every layer, in blocks that any sequence may hold; a table lists the blocks of one.
 
     `pool` says how large a block is and how many there can be; memory is claimed as ids come into use.
     `backend` names the attention that reads the cache, as in `KVCache`.
