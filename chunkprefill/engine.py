@@ -128,9 +128,9 @@ class ModelExecutor(AbstractContextManager):
     """Runs batches on a model. Building a batch's inputs is scheduling; the pass itself is execution.
 
     A step may be launched before the one ahead of it has been read back: what that one emits is taken on the
-    device. On a GPU launching returns at once by itself; on a CPU a thread works the steps off, if `ahead`.
-    The pass of a CPU is not launched but run: what torch does to start its kernels is counted as execution,
-    and `launch` is next to nothing.
+    device. On a GPU launching returns at once by itself; on a CPU, with `ahead`, a thread runs the steps.
+    On a CPU a pass is not launched but run: what torch does to start its kernels is counted as execution, and
+    `launch` is next to nothing.
     """
 
     def __init__(

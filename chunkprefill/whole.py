@@ -78,7 +78,7 @@ def whole_number(what: str, value: Any, least: int, most: int | None = None) -> 
 
 
 def flag(what: str, value: Any) -> bool:
-    """`value` as a bool; ValueError for what is none: of "false" Python says that it is true."""
+    """`value` as a bool; ValueError for anything else, because to Python "false" is true."""
     known = as_flag(value)
     if known is None:
         raise ValueError(f"{what} must be True or False, got {value!r}")

@@ -133,7 +133,7 @@ def usable(device: torch.device | str) -> torch.device:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What `Transformer.forward` sees of a cache: where the strip's tokens stand and whom they attend to."""
+    """What `Transformer.forward` sees of a cache: where the strip's tokens stand and what they attend to."""
 
     cache: KVCache
     start: int

@@ -116,7 +116,7 @@ def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}`, which marks what the assistant says to those who train it: here it is plain text."""
+        """`{% generation %}`, which marks the assistant's words for training: here they are plain text."""
 
         tags = {"generation"}  # noqa: RUF012
 

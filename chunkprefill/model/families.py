@@ -110,7 +110,7 @@ def config_of(raw: dict[str, Any]) -> Config:
     n_kv_heads = family.n_kv_heads if "num_key_value_heads" not in raw else None
     positions = whole_at(raw, "max_position_embeddings", family.max_positions)
     theta, scaling = _rope(raw, positions)
-    if isinstance(scaling, YarnScaling):  # model cards add it to a file that keeps the length before it
+    if isinstance(scaling, YarnScaling):  # model cards add it to a file that keeps its old length
         positions = max(positions, int(scaling.factor * scaling.original_positions))
     if family.window == "always" and "sliding_window" not in raw:
         positions = min(positions, _DEFAULT_WINDOW)  # up to here a window changes nothing

@@ -1,8 +1,8 @@
 """Products with weights that oneDNN has packed for the processor; with plain weights everywhere else.
 
-A product on a CPU reads its weights in tiles. Out of a plain matrix the tiles are packed anew at each product,
-which for a few rows of x takes as long as the product itself. `pack` does it once and keeps the copy beside
-the weight: float32 and bfloat16 on a CPU with AVX-512, at the price of as much memory again.
+A product on a CPU reads its weights in tiles. A plain matrix is cut into tiles anew for each product, which for
+a few rows of x takes as long as the product itself. `pack` does it once and keeps the copy beside the weight:
+float32 and bfloat16 on a CPU with AVX-512, at the price of as much memory again.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 enum { MOST_D = 256, MOST_G = 16 }; /* head size, query heads that share a key head */
 
-/* Where position j of a sequence lies, and the position `size` further on is asked for: blocks lie anywhere, so
+/* Where position j of a sequence lies. The position `size` further on is fetched ahead: blocks lie anywhere, so
    the processor cannot foresee where the next one begins. */
 INLINE const STORED *at(const STORED *all, const int32_t *table, int j, int end, int size, int64_t slot, int D) {
     const STORED *next = all + ((int64_t)table[(j + size < end ? j + size : j) / size] * size + j % size) * slot;

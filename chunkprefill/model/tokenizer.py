@@ -89,7 +89,7 @@ def _checked(text: str) -> str:
         raise ValueError(f"a text is needed, this is {shown(text)}")
     try:
         text.encode()
-    except UnicodeEncodeError as error:  # JSON can hold the half of a pair
+    except UnicodeEncodeError as error:  # JSON can hold half of a surrogate pair
         raise ValueError(f"character {error.start} of a text is {text[error.start]!r}, half of one") from None
     return text
 
@@ -145,7 +145,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         raise ValueError(f"{path}: not readable as a tokenizer ({instead(path) or error})") from error
     _refuse_other_ids(path, backend)
     padding = backend.padding or {}
-    backend.no_truncation()  # what a file was saved with was meant for batches: an encoded text is whole
+    backend.no_truncation()  # both were saved for batches: here a text is encoded whole
     backend.no_padding()
     settings = _optional(folder / "tokenizer_config.json")
     if settings.get("split_special_tokens"):
@@ -160,7 +160,7 @@ def _from_folder(folder: Path) -> Tokenizer:
             first, second = f"{folder}: {name} in tokenizer_config.json", "in special_tokens_map.json"
             agreed(first, _text(settings.get(name)), second, _text(marks.get(name)))
         settings, older = marks | settings, _optional(folder / "added_tokens.json")
-    if "pad_token" in padding:  # it is a mark even so
+    if "pad_token" in padding:  # it is special all the same
         settings = {"pad_token": padding["pad_token"]} | settings
     named = {name: settings[name] for name in _SPECIAL if _text(settings.get(name)) is not None}
     extra = settings.get("extra_special_tokens")

@@ -103,8 +103,8 @@ def _from_hub(hub_name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         wanted = ["*.json", "*.safetensors", "*.jinja"]
-        # Not the weights again under other names, nor what lies in subfolders but the one that holds templates:
-        # those whose names begin otherwise, or end before. A pattern knows no other way to leave one out.
+        # The same weights under other names stay behind, and so do all subfolders but the one with templates:
+        # those whose names differ at some letter, or end before it. Patterns know no other way to except one.
         unwanted = ["consolidated*"]
         for i, c in enumerate(TEMPLATES):
             unwanted += [f"{TEMPLATES[:i]}[!{c}]*/*", f"{TEMPLATES[:i]}/*"]
