@@ -14,10 +14,10 @@ from chunkprefill.strict import shown
 MOST = sys.float_info.max  # an int can be larger, and then it is no float
 
 
-def briefly(value: Any, most: int = 60) -> str:
+def briefly(value: Any) -> str:
     """A value in a refusal: as Python writes it, or of which kind it is where that is long."""
     text = repr(value)
-    if len(text) <= most and "\n" not in text:
+    if len(text) <= 60 and "\n" not in text:
         return text
     name = type(value).__name__
     size = f" of {len(value)}" if isinstance(value, list | tuple | dict | set | frozenset) else ""
@@ -85,13 +85,11 @@ def flag(what: str, value: Any) -> bool:
     return known
 
 
-def real_number(
-    what: str, value: Any, least: float = 0.0, *, above: bool = False, below: float = math.inf
-) -> float:
-    """`value` as a finite number of at least `least` (or `above` it), `below` a bound; texts do not pass."""
+def real_number(what: str, value: Any, *, above: bool = False, below: float = math.inf) -> float:
+    """`value` as a finite number of at least 0 (or `above` it), `below` a bound; texts do not pass."""
     number = as_real(value)
-    if number is None or not least <= number < below or number > MOST or (above and number == least):
-        bounds = f"{'above' if above else 'of at least'} {least:g}"
+    if number is None or not 0 <= number < below or number > MOST or (above and number == 0):
+        bounds = "above 0" if above else "of at least 0"
         bounds += f" and below {below:,g}" if below < math.inf else ""
         raise ValueError(f"{what} must be a finite number {bounds}, got {shown(value)}")
     return number

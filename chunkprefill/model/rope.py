@@ -101,10 +101,10 @@ class YarnScaling:
         return low, high + 0.001 if low == high else high  # so the released code avoids dividing by 0
 
 
-def yarn_amplitude(factor: float, mscale: float | None = None, mscale_all_dim: float | None = None) -> float:
+def yarn_amplitude(factor: float, mscale: float, mscale_all_dim: float) -> float:
     """What YaRN multiplies cosine and sine by where a file does not say: 0.1 ln(factor) + 1.
 
-    Files in the manner of DeepSeek give two weights of that logarithm; then it is the ratio of the two.
+    DeepSeek's files give two weights of that logarithm (others none: 0); then it is the ratio of the two.
     """
 
     def rule(weight: float) -> float:

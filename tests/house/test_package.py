@@ -255,7 +255,6 @@ MANY_PARAMETERS = {
     "chunkprefill/simulation/sweep.py: sweep": "public: `simulate` over a grid, and where its rows go",
     "chunkprefill/simulation/workloads.py: documents_and_chats": "public: two kinds of requests, both in numbers",
     "chunkprefill_course/gpu_recording.py: recorded": "public: a view, and the reader's own numbers beside it",
-    "tests/library/model/test_batch_attention.py: check": "what a test varies, each with a default",
 }
 
 

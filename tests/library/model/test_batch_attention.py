@@ -61,24 +61,27 @@ def mixed(rng: random.Random, n: int, size: int, *, runs: bool) -> tuple[cp.Batc
     return cp.Batch(*columns), tables
 
 
-def check(
-    batch: cp.Batch,
-    tables: dict[int, list[int]],
-    *,
+def cache_of(
     size: int,
     backend: str | None,
+    *,
     dtype: torch.dtype = torch.float64,
     device: str = "cpu",
     walks: bool | None = None,
     head_dim: int = 8,
-) -> paged.PagedWindow:
-    """Attend through a window and, apart, sequence by sequence; both the rows and what is stored agree."""
+) -> cp.PagedKVCache:
+    """A cache in blocks of `size`, read by this backend even where the real one would not be chosen."""
     config = small_model(head_dim=head_dim).config
-    cache = cp.PagedKVCache(
-        config, cp.BlockPool(None, size), dtype=dtype, device=device, backend=backend and "sdpa"
-    )
+    pool = cp.BlockPool(None, size)
+    cache = cp.PagedKVCache(config, pool, dtype=dtype, device=device, backend=backend and "sdpa")
     cache.backend = backend or cache.backend
     cache.walks = cache.walks if walks is None else walks
+    return cache
+
+
+def check(batch: cp.Batch, tables: dict[int, list[int]], cache: cp.PagedKVCache) -> paged.PagedWindow:
+    """Attend through a window and, apart, sequence by sequence; both the rows and what is stored agree."""
+    config, dtype, device = cache.config, cache.keys.dtype, cache.keys.device
     n_blocks = 1 + max(max(table) for table in tables.values())
     cache.reserve(n_blocks)
     g = torch.Generator(device=device).manual_seed(3)
@@ -114,7 +117,7 @@ def test_one_by_one(case: tuple[int, int, int, bool]) -> None:
     seed, n, size, runs = case
     batch, tables = mixed(random.Random(seed), n, size, runs=runs)
     for backend in ("sdpa", "reference"):
-        check(batch, tables, size=size, backend=backend, walks=False)
+        check(batch, tables, cache_of(size, backend, walks=False))
 
 
 @pytest.mark.parametrize("names", [{"seqused_k", "block_table"}, {"seqused_k"}, {"window_size"}])
@@ -129,7 +132,7 @@ def test_varlen_bounds(names: set[str], case: tuple[int, int, int, bool]) -> Non
         patch.setattr(batch_attention, "PAGE", 16)
         patch.setattr(batch_attention, "_public", flash_like if "seqused_k" in names else None)
         patch.setattr(batch_attention, "_older", None if "seqused_k" in names else flash_like)
-        window = check(batch, tables, size=size, backend="varlen", walks=False)
+        window = check(batch, tables, cache_of(size, "varlen", walks=False))
     lone = {length == 1 for length in batch.length}
     assert len(window.parts) <= 2 * len(lone), "launches grow with kinds of chunks, not with sequences"
     for _, part in window.parts:
@@ -165,7 +168,7 @@ def test_decodes_that_walk_their_tables(case: tuple[int, int, int, bool]) -> Non
         patch.setattr(batch_attention, "_kernel", lambda device: walk_like)
         patch.setattr(batch_attention, "varlen_parameters", frozenset)
         patch.setattr(batch_attention, "_older", flash_like)
-        window = check(batch, tables, size=size, backend="varlen", walks=True)
+        window = check(batch, tables, cache_of(size, "varlen", walks=True))
     lone = [isinstance(part, batch_attention.Walked) for _, part in window.parts].count(True)
     assert lone == (1 in batch.length) and len(window.parts) <= lone + 2
 
@@ -177,7 +180,7 @@ def test_decodes_that_walk_their_tables_on_a_cpu(case: Any, head_dim: int, dtype
     need("a C compiler", paged_decode_cpu.kernel(dtype), "apt-get install gcc")
     seed, n, size, runs = case
     batch, tables = mixed(random.Random(seed), n, size, runs=runs)
-    window = check(batch, tables, size=size, backend=None, dtype=dtype, head_dim=head_dim)
+    window = check(batch, tables, cache_of(size, None, dtype=dtype, head_dim=head_dim))
     lone = [part for _, part in window.parts if isinstance(part, batch_attention.Walked)]
     assert len(lone) == (1 in batch.length), "one call for all decoding steps"
 
@@ -202,7 +205,7 @@ def test_long_sequences_walk_their_tables_on_a_cpu() -> None:
 def test_without_a_compiler_decodes_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paged_decode_cpu, "kernel", lambda dtype: None)
     batch, tables = mixed(random.Random(1), 9, 4, runs=False)
-    window = check(batch, tables, size=4, backend=None)
+    window = check(batch, tables, cache_of(4, None))
     assert all(isinstance(part, batch_attention.Alone) for _, part in window.parts)
 
 
@@ -261,7 +264,7 @@ def test_mixed_batches_on_a_gpu(dtype: torch.dtype, backend: str | None, walks: 
     need("cuda", "cuda" in DEVICES, "no CUDA device")
     for seed in range(20):
         batch, tables = mixed(random.Random(seed), 9, 16, runs=seed % 2 == 0)
-        check(batch, tables, size=16, backend=backend, dtype=dtype, device="cuda", walks=walks, head_dim=16)
+        check(batch, tables, cache_of(16, backend, dtype=dtype, device="cuda", walks=walks, head_dim=16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
