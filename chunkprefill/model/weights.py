@@ -58,44 +58,51 @@ def load_model(
     return model.pack() if pack else model
 
 
-def _refuse_two_meanings(name: str) -> None:
-    """ValueError where a name of this package is also a model's folder in the current one."""
-    if (Path(name) / "config.json").is_file():
-        raise ValueError(
-            f"{name!r} names a model of this package, and there is a folder {name} here: say './{name}'"
-        )
-
-
 def locate(name_or_path: str | Path, source: str | None) -> Path | Literal["tiny", "wheel"]:
     """The folder that holds a model's files, fetched from the hub if need be; "tiny" and "wheel" need none.
 
     ValueError for a name or a source that means nothing here.
     """
     name = str(name_or_path)
-    if source is None and isinstance(name_or_path, Path) and name_or_path.is_dir():
-        return name_or_path
-    ways = f"no model {name!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub"
-    if not name.strip():  # as a path it would be the current folder
-        raise ValueError(ways)
     if source not in (None, "wheel", "hub", "folder"):
         raise ValueError(f"no source {source!r}; there are wheel, hub and folder")
-    if source == "wheel" and name not in HUB_NAMES:
-        raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
-    if source is None and (name_or_path == "tiny" or name in HUB_NAMES):
-        _refuse_two_meanings(name)
-        return "tiny" if name == "tiny" else "wheel"
+    if not name.strip():  # as a path it would be the current folder
+        raise ValueError(_WAYS.format(name))
+    source = source or _source_of(name_or_path)
+    if source == "tiny":
+        return "tiny"
     if source == "wheel":
+        if name not in HUB_NAMES:
+            raise ValueError(f"the wheel holds {', '.join(HUB_NAMES)}, not {name!r}")
         return "wheel"
-    if source in (None, "folder") and Path(name).is_file():
+    if source == "hub":
+        return _from_hub(HUB_NAMES.get(name, name))
+    if Path(name).is_file():
         raise ValueError(f"{name} is a file: the folder that holds config.json and safetensors is needed")
-    if source == "folder" or (source is None and Path(name).is_dir()):
-        if not Path(name).is_dir():
-            raise ValueError(f"{name}: there is no such folder")
-        return Path(name)
-    hub_name = HUB_NAMES.get(name, name)
-    if source is None and (hub_name.count("/") != 1 or hub_name.startswith((".", "/", "~"))):
-        raise ValueError(ways)
-    return _from_hub(hub_name)
+    if not Path(name).is_dir():
+        raise ValueError(f"{name}: there is no such folder")
+    return Path(name)
+
+
+_WAYS = "no model {!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the hub"
+
+
+def _source_of(name_or_path: str | Path) -> str:
+    """Where a model of this name is, if the caller does not say; ValueError where a name means two models."""
+    name, path = str(name_or_path), Path(name_or_path)
+    if isinstance(name_or_path, Path) and path.is_dir():
+        return "folder"
+    if name_or_path == "tiny" or name in HUB_NAMES:
+        if (path / "config.json").is_file():
+            raise ValueError(
+                f"{name!r} names a model of this package, and there is a folder {name} here: say './{name}'"
+            )
+        return "tiny" if name == "tiny" else "wheel"
+    if path.exists():
+        return "folder"
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(_WAYS.format(name))
+    return "hub"
 
 
 def _from_hub(hub_name: str) -> Path:
