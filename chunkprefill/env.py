@@ -44,14 +44,22 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
     is emulated and falls off the fast attention kernels. Older ones: float32. A GPU that torch sees and cannot
     use is left alone. Comparisons of results belong in float32 or float64 everywhere.
     """
-    colab = "google.colab" in sys.modules
     _shorten_tracebacks()
+    chosen = _choose(backend)
+    if not quiet:
+        where = f"{chosen.device} in {str(chosen.dtype).removeprefix('torch.')}"
+        print(f"chunkprefill runs on {where} with {chosen.backend} attention: {chosen.why}")
+    return chosen
+
+
+def _choose(backend: str | None) -> Setup:
+    colab = "google.colab" in sys.modules
     try:
         import torch
     except Exception as error:  # a broken install raises more than ImportError
         said = first_line(error)
         why = f"torch cannot be imported ({said}): pip install torch. The simulator runs without it."
-        return _tell(Setup("cpu", None, "none", colab, why), quiet)
+        return Setup("cpu", None, "none", colab, why)
     dtype, device, why = torch.float32, "cpu", "no CUDA device"
     try:
         if torch.cuda.is_available():
@@ -59,16 +67,15 @@ def setup(*, backend: str | None = None, quiet: bool = False) -> Setup:
             name = torch.cuda.get_device_name()
             if capability >= (7, 0):
                 dtype = torch.bfloat16 if capability >= (8, 0) else torch.float16
-            torch.ones(8, 8, device="cuda", dtype=dtype).mm(
-                torch.ones(8, 8, device="cuda", dtype=dtype)
-            ).sum().item()
+            ones = torch.ones(8, 8, device="cuda", dtype=dtype)
+            (ones @ ones).sum().item()  # whether it computes at all
             device, why = "cuda", f"{name}, compute capability {capability[0]}.{capability[1]}"
     except Exception as error:  # drivers and torch builds that do not match fail in many ways
         dtype, device, why = torch.float32, "cpu", f"torch sees a GPU and cannot use it ({first_line(error)})"
     if device == "cpu" and colab:
         why += "; Runtime > Change runtime type gives one"
     chosen, reason = _backend_for(backend, device, dtype)
-    return _tell(Setup(device, dtype, chosen, colab, why + reason), quiet)
+    return Setup(device, dtype, chosen, colab, why + reason)
 
 
 def _shorten_tracebacks() -> None:
@@ -128,12 +135,3 @@ def _backend_for(asked: str | None, device: str, dtype: torch.dtype) -> tuple[st
     if device == "cpu":
         return best, ""
     return best, f"; no varlen attention: {why_not}" if why_not else "; one launch takes many sequences"
-
-
-def _tell(chosen: Setup, quiet: bool) -> Setup:
-    if not quiet:
-        dtype = str(chosen.dtype).removeprefix("torch.")
-        print(
-            f"chunkprefill runs on {chosen.device} in {dtype} with {chosen.backend} attention: {chosen.why}"
-        )
-    return chosen
