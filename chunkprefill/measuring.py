@@ -8,13 +8,13 @@ from dataclasses import replace
 from statistics import median
 
 from chunkprefill.engine import Engine, check_engine, replay
-from chunkprefill.scheduling.core import Batch, Request, Rid
+from chunkprefill.scheduling.core import Batch, Request, Rid, Step
 from chunkprefill.scheduling.policies import ChunkedPrefill
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.calibration import Calibrated, fit, fit_host, prediction_errors, reprice
 from chunkprefill.simulation.simulate import simulate
 
-Rows = tuple[tuple[Rid, int], ...]  # one step: (request, tokens)
+Rows = tuple[tuple[int, int], ...]  # one step: (positions before, tokens) of each chunk
 
 
 def calibrate(
@@ -52,9 +52,7 @@ def calibrate(
         *decode_sweep(max_decodes, max_context),
     ]
     replay(designs[0], engine)  # claims memory, wakes threads
-    seconds: dict[Rows, list[float]] = {}
-    hosts: dict[Rows, list[float]] = {}
-    batches: dict[Rows, Batch] = {}
+    alike: dict[Rows, list[Step]] = {}  # steps of one shape
     held = mixed_run(max_tokens, max_context, max_decodes, seed)
     again = []
     with tqdm(total=repeats * (len(designs) + 1), desc="calibrating", disable=not progress) as bar:
@@ -62,15 +60,16 @@ def calibrate(
             for design in random.Random(f"{seed} {i}").sample(designs, len(designs)):
                 for step in replay(design, engine).steps:
                     rows = tuple(zip(step.batch.start, step.batch.length))
-                    batches.setdefault(rows, step.batch)
-                    seconds.setdefault(rows, []).append(step.end - step.start)
-                    hosts.setdefault(rows, []).append(step.dispatched - step.scheduled)
+                    alike.setdefault(rows, []).append(step)
                 bar.update()
             # In each round, not after all of them: a machine's pace drifts, and both must see it.
             again.append(replay(held, engine))
             bar.update()
-    cost = fit(((batches[rows], median(took)) for rows, took in seconds.items()), sizes, about=about)
-    host = fit_host((batches[rows], median(took)) for rows, took in hosts.items())
+    executions = [(steps[0].batch, median(s.end - s.start for s in steps)) for steps in alike.values()]
+    schedulings = [
+        (steps[0].batch, median(s.dispatched - s.scheduled for s in steps)) for steps in alike.values()
+    ]
+    cost, host = fit(executions, sizes, about=about), fit_host(schedulings)
     return replace(cost, host=host, held_out=prediction_errors(median_of(again), cost))
 
 
