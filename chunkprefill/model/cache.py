@@ -41,11 +41,11 @@ class KVCache:
         )
         self._length = 0
         self._written = 0  # positions that hold keys and values, whether or not they still count
-        device = usable(device)
-        self._attention = backend_named(backend_for(backend, device, floating(dtype)))
+        device, dtype = usable(device), floating(dtype)
+        self._attention = backend_named(backend_for(backend, device, dtype))
         # A head's positions lie side by side: what attention reads is one strip of memory a head.
         shape = (config.n_layers, config.n_kv_heads, max_len, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=floating(dtype), device=device)  # [L, Hkv, max_len, D]
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [L, Hkv, max_len, D]
         self.values = torch.zeros_like(self.keys)
 
     @property

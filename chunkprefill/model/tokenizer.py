@@ -244,15 +244,11 @@ def _added(token: Any, special: bool) -> AddedToken:
 
 def _templates(folder: Path, named: Any) -> tuple[str | None, str | None]:
     """The folder's template, and the one for conversations with tools, wherever they are kept."""
+    templates: dict[Any, Any] = {} if named is None else {"default": named}
     if isinstance(named, list):  # as [{"name": …, "template": …}, …]
-        named = {t.get("name"): t.get("template") for t in named if isinstance(t, dict)}
-    elif named is not None:
-        named = {"default": named}
-    templates: dict[Any, Any] = named or {}
-    files = {"default": folder / "chat_template.jinja"}
-    files["tool_use"] = folder / TEMPLATES / "tool_use.jinja"
-    for name, path in files.items():
-        if path.is_file():
+        templates = {t.get("name"): t.get("template") for t in named if isinstance(t, dict)}
+    for name, file in (("default", "chat_template.jinja"), ("tool_use", f"{TEMPLATES}/tool_use.jinja")):
+        if (path := folder / file).is_file():
             try:
                 templates[name] = path.read_text(encoding="utf-8")
             except ValueError as error:
