@@ -1,7 +1,7 @@
 """The state of a server: what a policy sees of it, the contract that its plans keep, and what a step changes.
 
-From the top: the views (sequences, memory, a trial of a plan), `State` with the calls of the loop in their
-order (`arrive`, `ask`, `apply`, `commit`), and `Books`, the accounts behind a state, where each rule of the contract stands.
+From the top: the views of sequences and of memory; `State`, with the loop's calls in their order (`arrive`,
+`ask`, `apply`, `commit`, `land`); and `Books`, the accounts behind a state, with each rule of the contract.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import compress, islice, repeat
 from math import inf
 from operator import add, attrgetter, eq, index, le
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import (
@@ -27,14 +27,10 @@ from chunkprefill.scheduling.core import (
     set_capacity,
     set_known,
 )
+from chunkprefill.scheduling.pool_trial import CachedTrial, PlainTrial, Trial
 from chunkprefill.scheduling.prefix_cache import PrefixCache, block_contents
 
 get_cached, get_known = attrgetter("cached"), attrgetter("known")
-
-Numbers = tuple[int, ...]  # one a row of a plan
-#: A plan that keeps the contract, as columns: requests, tokens, sequences, starts, known tokens, ends; last
-#: the requests without a cache, and the sum of the tokens.
-Checked = tuple[Plan, tuple[Rid, ...], Numbers, list[Sequence], Numbers, Numbers, Numbers, list[Rid], int]
 
 
 class SequenceView(ReadOnly):
@@ -124,115 +120,6 @@ class PoolView(ReadOnly):
         if counting or books.cache is None:
             return PlainTrial(self._pool)
         return CachedTrial(books.cache, books.unread)
-
-
-class Trial(Protocol):
-    """What a plan would take of a pool, one grant or eviction after the other; `close` ends it."""
-
-    def close(self) -> None:
-        """Nothing that was tried stays."""
-
-    @property
-    def free(self) -> float:
-        """Blocks that are left."""
-
-    @property
-    def moves(self) -> tuple[tuple[Rid, int], ...]:
-        """What was done, for `Plan.moves`; () where the order does not matter."""
-
-    def hits(self, seq: Sequence) -> int:
-        """Tokens of a waiting sequence that are cached already: it begins behind them."""
-
-    def need(self, seq: Sequence, end: int) -> int:
-        """Blocks that `seq` takes up to token `end`."""
-
-    def reach(self, seq: Sequence) -> float:
-        """Tokens that `seq` can be granted with the blocks that are left."""
-
-    def grant(self, seq: Sequence, n: int) -> None:
-        """Give `n` tokens to `seq`, for which there must be blocks."""
-
-    def evict(self, seq: Sequence) -> None:
-        """Take its cache from a running sequence, with what it was granted."""
-
-
-class PlainTrial:
-    """A trial without prefix caching: it counts blocks."""
-
-    moves: tuple[tuple[Rid, int], ...] = ()
-
-    def __init__(self, pool: BlockPool | PrefixCache) -> None:
-        self.size, self.free = pool.block_size, pool.n_free
-        self._grown: dict[Rid, int] = {}  # blocks granted to running sequences
-
-    def close(self) -> None:
-        pass
-
-    def hits(self, seq: Sequence) -> int:
-        return 0
-
-    def need(self, seq: Sequence, end: int) -> int:
-        return max(0, -(-end // self.size) - seq.capacity // self.size)
-
-    def reach(self, seq: Sequence) -> float:
-        return seq.capacity + self.free * self.size - seq.cached
-
-    def grant(self, seq: Sequence, n: int) -> None:
-        need = self.need(seq, seq.cached + n)
-        if need:
-            self.free -= need
-            self._grown[seq.rid] = need
-
-    def evict(self, seq: Sequence) -> None:
-        self.free += seq.capacity // self.size + self._grown.pop(seq.rid, 0)
-
-
-class CachedTrial:
-    """A trial under prefix caching, where each block taken may be one that another request would have found.
-
-    It is made on the cache itself, which is set back when the trial ends, at the latest when the policy has
-    answered (`State.ask`).
-    """
-
-    def __init__(self, cache: PrefixCache, unread: set[Rid]) -> None:
-        cache.undo()
-        cache.begin()
-        self._cache, self._unread, self.size = cache, unread, cache.block_size
-        self._moves: list[tuple[Rid, int]] = []
-
-    def close(self) -> None:
-        self._cache.undo()
-
-    @property
-    def free(self) -> float:
-        return self._cache.n_free
-
-    @property
-    def moves(self) -> tuple[tuple[Rid, int], ...]:
-        return tuple(self._moves)
-
-    def _found(self, seq: Sequence) -> list[int]:
-        return [] if seq.rid in self._cache.tables else self._cache.hits(seq.rid, seq.known)
-
-    def hits(self, seq: Sequence) -> int:
-        return len(self._found(seq)) * self.size
-
-    def need(self, seq: Sequence, end: int) -> int:
-        return self._cache.need(seq.rid, end, self._found(seq))
-
-    def reach(self, seq: Sequence) -> float:
-        hits = self._found(seq)
-        start = seq.cached or len(hits) * self.size
-        held = len(self._cache.tables.get(seq.rid, hits)) - self._cache.need(seq.rid, 0, hits)
-        return (held + self.free) * self.size - start
-
-    def grant(self, seq: Sequence, n: int) -> None:
-        self._cache.grant(seq, n, seq.rid in self._unread)
-        self._moves.append((seq.rid, n))
-
-    def evict(self, seq: Sequence) -> None:
-        self._cache.release(seq.rid)
-        self._moves.append((seq.rid, 0))
 
 
 class State(ReadOnly):
@@ -399,8 +286,7 @@ class State(ReadOnly):
         books = self._loop_only("land")
         if not books.in_flight or books.in_flight[0].batch is not batch:
             raise ValueError(f"a batch of {len(batch)} chunks to land, which is not the one committed first")
-        last = books.settle()
-        return last
+        return books.settle()
 
     @property
     def n_in_flight(self) -> int:
@@ -423,6 +309,12 @@ class InFlight(NamedTuple):
     batch: Batch
     ends: Iterable[int]
     last: list[Rid]
+
+
+Numbers = tuple[int, ...]  # one a row of a plan
+#: A plan that keeps the contract, as columns: requests, tokens, sequences, starts, known tokens, ends; last
+#: the requests without a cache, and the sum of the tokens.
+Checked = tuple[Plan, tuple[Rid, ...], Numbers, list[Sequence], Numbers, Numbers, Numbers, list[Rid], int]
 
 
 class Books:

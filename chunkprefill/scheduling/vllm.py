@@ -9,7 +9,8 @@ from math import inf
 from typing import Any
 
 from chunkprefill.scheduling.core import Plan, Rid, Sequence
-from chunkprefill.scheduling.state import State, Trial
+from chunkprefill.scheduling.pool_trial import Trial
+from chunkprefill.scheduling.state import State
 from chunkprefill.whole import check_fields, flag, real_number, whole_number
 
 
