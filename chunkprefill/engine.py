@@ -18,7 +18,7 @@ from chunkprefill.model.batch_attention import to_device
 from chunkprefill.model.graphs import DecodeGraphs
 from chunkprefill.model.paged import PagedKVCache, PagedWindow
 from chunkprefill.model.transformer import Transformer, check_model
-from chunkprefill.scheduling.arguments import check_policy, check_pool, check_requests
+from chunkprefill.scheduling.arguments import check_policy, check_pool
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.clients import Clients, listed
 from chunkprefill.scheduling.core import Batch, Plan, Request, Rid, ScheduleError
@@ -93,7 +93,6 @@ class Engine:
     def run(self, requests: Iterable[Request] | Clients) -> Trace:
         """Serve them all. Errors as `serve`; ValueError for a prompt or length that the model cannot take."""
         given = listed(requests)
-        check_requests(given)
         with self.executor(given, self.cost, ahead=self.overlap) as executor:
             return serve(
                 requests if isinstance(requests, Clients) else given,

@@ -16,7 +16,7 @@ from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import PARTS, Trace
 from chunkprefill.simulation.calibration import host_table, nonnegative
 from chunkprefill.simulation.cost import SchedulerCost
-from chunkprefill.whole import as_whole, briefly, needed
+from chunkprefill.whole import needed, whole_number
 
 #: In words, and the code that it is.
 WORDS = {
@@ -89,8 +89,7 @@ def breakdown(trace: Trace, *, label: str = "", skip: int = 1) -> Breakdown:
     Raises ValueError for a trace whose parts were not measured: one that was simulated, or run with `cost`.
     """
     needed("trace", trace, Trace, "such as Engine.run returns")
-    if (first := as_whole(skip)) is None or first < 0:
-        raise ValueError(f"skip is {briefly(skip)}: a whole number of steps, at least 0, is needed")
+    skip = whole_number("skip, in steps,", skip, 0)
     steps = trace.steps[skip:]
     if not trace.parts or not steps:
         raise ValueError(

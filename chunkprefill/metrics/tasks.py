@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import as_whole, briefly, needed
+from chunkprefill.whole import needed, whole_number
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class Tasks:
 def tasks(trace: Trace, *, block_size: int = 16) -> Tasks:
     """Count a run's tasks from its steps. block_size: tokens in a block."""
     needed("trace", trace, Trace, "such as simulate returns")
-    if (size := as_whole(block_size)) is None or size < 1:
-        raise ValueError(f"block_size is {briefly(block_size)}: a whole number of at least 1 is needed")
+    block_size = whole_number("block_size", block_size, 1)
     n_prompt = {request.rid: request.n_prompt for request in trace.requests}
     ahead = sorted(trace.requests, key=lambda request: request.arrival, reverse=True)
     undone: set[Rid] = set()  # arrived, prompt not done

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
-from chunkprefill.whole import as_real, briefly
+from chunkprefill.whole import as_real, briefly, needed
 
 
 def _refuse_class(name: str, thing: Any) -> None:
@@ -41,11 +42,14 @@ def check_executor(executor: Any) -> None:
         )
 
 
-def check_requests(requests: tuple[Any, ...]) -> None:
-    """ValueError for an entry that is no request."""
-    for i, request in enumerate(requests):
-        if not isinstance(request, Request):
-            raise ValueError(f"entry {i} of the requests is {briefly(request)}: a Request is needed")
+def as_requests(requests: Iterable[Request]) -> tuple[Request, ...]:
+    """The requests of a list. ValueError for what is no list, and for an entry that is no request."""
+    if not isinstance(requests, Iterable):
+        raise ValueError(f"requests is {briefly(requests)}: a list of Requests is needed")
+    given = tuple(requests)
+    for i, request in enumerate(given):
+        needed(f"entry {i} of the requests", request, Request)
+    return given
 
 
 def as_seconds(step: int, what: str, seconds: Any) -> float:

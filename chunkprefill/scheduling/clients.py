@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from chunkprefill.scheduling.arguments import check_requests
+from chunkprefill.scheduling.arguments import as_requests
 from chunkprefill.scheduling.core import Batch, Request, Rid
-from chunkprefill.whole import briefly, whole_number
+from chunkprefill.whole import whole_number
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,12 @@ def clients(n: int, requests: Iterable[Request]) -> Clients:
     Raises ValueError for fewer than one client, and for what is no request.
     """
     n = whole_number("n, the number of clients,", n, 1)
-    given = listed(requests)
-    check_requests(given)
-    return Clients(n, tuple(sorted(given, key=lambda request: request.arrival)))
+    return Clients(n, tuple(sorted(as_requests(requests), key=lambda request: request.arrival)))
 
 
 def listed(requests: Iterable[Request] | Clients) -> tuple[Request, ...]:
-    """The requests of an open or a closed loop, as they were given; ValueError for what is no list."""
-    if isinstance(requests, Clients):
-        return requests.requests
-    try:
-        return tuple(requests)
-    except TypeError:
-        raise ValueError(f"requests is {briefly(requests)}: a list of Requests is needed") from None
+    """The requests of an open or a closed loop, as they were given. Errors: `as_requests`."""
+    return requests.requests if isinstance(requests, Clients) else as_requests(requests)
 
 
 class Sending:

@@ -12,13 +12,7 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Any, Protocol
 
-from chunkprefill.scheduling.arguments import (
-    as_seconds,
-    check_executor,
-    check_policy,
-    check_pool,
-    check_requests,
-)
+from chunkprefill.scheduling.arguments import as_seconds, check_executor, check_policy, check_pool
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.clients import Clients, Sending, listed
 from chunkprefill.scheduling.core import Batch, Plan, Request, Rid, ScheduleError
@@ -140,13 +134,12 @@ class ServingRun:
         check_policy(policy)
         check_pool(pool)
         check_executor(executor)
-        check_requests(given := listed(requests))
+        self.policy, self.executor, self.scheduling = policy, executor, scheduling
+        self.trace = Trace(listed(requests), label=str(policy))
         if pool is not None and pool.prefix_caching:
-            for request in given:
+            for request in self.trace.requests:
                 if request.blocks is not None:
                     block_contents(request, pool.block_size)  # ValueError now, and not when it arrives
-        self.policy, self.executor, self.scheduling = policy, executor, scheduling
-        self.trace = Trace(given, label=str(policy))
         self.state = State(pool)
         self.n_outputs = output_lengths(self.trace.requests, policy, pool)
         closed = isinstance(requests, Clients)

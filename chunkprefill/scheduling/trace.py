@@ -12,10 +12,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, overload
 
-from chunkprefill.scheduling.arguments import check_requests
+from chunkprefill.scheduling.arguments import as_requests
 from chunkprefill.scheduling.core import Batch, Request, Rid, Step
 from chunkprefill.strict import loads
-from chunkprefill.whole import briefly
 
 FORMAT, VERSION = "chunkprefill-trace", 1
 TIMES = ("scheduled", "dispatched", "start", "end")  # s
@@ -47,10 +46,7 @@ class Trace:
         outputs: Mapping[Rid, Iterable[int]] | None = None,
         label: str = "",
     ) -> None:
-        if not isinstance(requests, Iterable):
-            raise ValueError(f"requests is {briefly(requests)}: a list of Requests is needed")
-        self.requests = tuple(requests)
-        check_requests(self.requests)
+        self.requests = as_requests(requests)
         self.label = label
         self.outputs = {rid: list(tokens) for rid, tokens in (outputs or {}).items()}
         self.host: dict[str, float] = {}

@@ -13,7 +13,7 @@ from chunkprefill.metrics.waits import scheduling_delay, tbt
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request
 from chunkprefill.simulation.simulate import simulate
-from chunkprefill.whole import as_real, briefly
+from chunkprefill.whole import as_real, real_number
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def at_rate(requests: Iterable[Request], rate: float) -> list[Request]:
     Raises ValueError for fewer than two requests, for all at one time, or for a rate of 0 or less.
     """
     requests = sorted(requests, key=lambda request: request.arrival)
-    if (number := as_real(rate)) is None or not 0 < number < float("inf"):
-        raise ValueError(f"a rate of {briefly(rate)} requests/s; a number above 0 is needed")
+    real_number("rate, in requests/s,", rate, above=True)
     first = requests[0].arrival if requests else 0.0
     span = requests[-1].arrival - first if requests else 0.0
     if not span > 0:

@@ -12,7 +12,7 @@ from chunkprefill.scheduling.core import Batch, Request
 from chunkprefill.scheduling.loop import output_lengths
 from chunkprefill.scheduling.state import State
 from chunkprefill.simulation.cost import Roofline
-from chunkprefill.whole import as_whole, briefly
+from chunkprefill.whole import whole_number
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ def simulate_pipeline(
     when the last has left, because it needs the tokens. A stage takes micro-batches in the order of their
     arrival; what passes between stages costs nothing. Raises what `serve` raises, ValueError for no stage.
     """
-    if (n := as_whole(n_stages)) is None or n < 1:
-        raise ValueError(f"{briefly(n_stages)} stages, a whole number of at least 1 is needed")
+    n_stages = whole_number("n_stages", n_stages, 1)
     price, requests = cost or Roofline(), sorted(requests, key=lambda request: request.arrival)
     states = [State(pool) for _ in range(n_stages)]
     lengths = output_lengths(requests, policy, pool)

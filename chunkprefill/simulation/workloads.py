@@ -17,7 +17,7 @@ import numpy as np
 
 from chunkprefill.scheduling.core import Request
 from chunkprefill.strict import instead, loads
-from chunkprefill.whole import as_real, as_whole
+from chunkprefill.whole import as_real, as_whole, real_number, whole_number
 
 Lengths = Callable[[np.random.Generator, int], np.ndarray] | int | tuple[int, int]
 Segments = tuple[tuple[str, int], ...] | None  # of a prompt, as `Request` has them
@@ -289,8 +289,7 @@ def documents_and_chats(
     chats 0.
     """
     for name, n in (("n_documents", n_documents), ("n_chats", n_chats), ("n_late", n_late)):
-        if (number := as_whole(n)) is None or number < 0:
-            raise ValueError(f"{name} must be a whole number of at least 0, got {n!r}")
+        whole_number(name, n, 0)
     random = _generator(n_documents + n_chats + n_late, 1.0, seed)
     prompts = iter(_lengths(random, n_chats + n_late, chat, "chat").tolist())
     late = np.sort(at + window * random.random(n_late))
@@ -302,10 +301,8 @@ def documents_and_chats(
 
 
 def _generator(n: int, rate: float, seed: int) -> np.random.Generator:
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be a whole number of at least 1 request, got {n!r}")
-    if (number := as_real(rate)) is None or not 0 < number < float("inf"):
-        raise ValueError(f"rate must be above 0 requests/s, got {rate!r}")
+    whole_number("n", n, 1)
+    real_number("rate, in requests/s,", rate, above=True)
     if as_whole(seed) is None:
         raise ValueError(f"seed must be a whole number, got {seed!r}")
     return np.random.default_rng(seed)

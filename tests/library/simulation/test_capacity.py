@@ -79,7 +79,7 @@ def test_bounds_out_of_reach_and_bad_arguments():
         capacity([Request(0, 1.0, 5, 5)], ChunkedPrefill(256), tbt_bound=1.0)
     with pytest.raises(ValueError, match="tbt_bound must be a number above 0, got -1"):
         capacity(requests, ChunkedPrefill(256), tbt_bound=-1)
-    with pytest.raises(ValueError, match="rate of 0"):
+    with pytest.raises(ValueError, match="rate, in requests/s, must be a finite number above 0, got 0"):
         at_rate(requests, 0)
 
 

@@ -71,7 +71,7 @@ def test_equal_chunks_leave_smaller_bubbles_than_whole_prompts(cost, n_stages):
 
 
 def test_errors_name_the_rule():
-    with pytest.raises(ValueError, match="0 stages"):
+    with pytest.raises(ValueError, match="n_stages must be a whole number of at least 1, got 0"):
         simulate_pipeline([], ChunkedPrefill(32), n_stages=0)
     with pytest.raises(ScheduleError, match="could never finish"):
         simulate_pipeline([Request(0, 0.0, 900, 9)], ChunkedPrefill(32), pool=BlockPool(3))

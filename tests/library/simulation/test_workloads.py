@@ -338,7 +338,7 @@ def test_documents_and_chats():
     "make, message",
     [
         (lambda: cp.poisson(0, 1.0), "n must be"),
-        (lambda: cp.poisson(3, 0.0), "rate must be"),
+        (lambda: cp.poisson(3, 0.0), "rate, in requests/s, must be"),
         (lambda: cp.poisson(3, 1.0, prompt=0), "prompt must be"),
         (lambda: cp.bursty(3, 1.0, burst=0), "burst must be"),
         (lambda: cp.poisson(3, 1.0, output=(5, 4)), "output must be"),
