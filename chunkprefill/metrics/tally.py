@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from math import isnan, nan
@@ -114,15 +114,3 @@ def quantile(values: Iterable[float], q: float) -> float:
     low = int(at)
     part, a, b = at - low, ordered[low], ordered[min(low + 1, len(ordered) - 1)]
     return a + (b - a) * part if part < 0.5 else b - (b - a) * (1 - part)
-
-
-def mean_open(edges: Sequence[float], opened: Iterable[float], closed: Iterable[float]) -> list[float]:
-    """How many intervals are open in each stretch between edges, averaged over it; nan: never."""
-    come, gone = ([t for t in times if not isnan(t)] for times in (opened, closed))
-
-    def area(times: Sequence[float], edge: float) -> float:
-        return sum(edge - t for t in times if t <= edge)
-
-    areas = [area(come, edge) - area(gone, edge) for edge in edges]
-    means = [(b - a) / (right - left) for (a, b), (left, right) in zip(pairwise(areas), pairwise(edges))]
-    return [0.0 if abs(mean) < 1e-6 else mean for mean in means]  # rounding

@@ -27,10 +27,8 @@ def check_policy(policy: Any) -> None:
 
 def check_pool(pool: Any) -> None:
     """ValueError for what is neither a BlockPool nor None."""
-    if pool is not None and not isinstance(pool, BlockPool):
-        raise ValueError(
-            f"pool is {briefly(pool)}: a BlockPool or None is needed, such as BlockPool(n_blocks)"
-        )
+    if pool is not None:
+        needed("pool", pool, BlockPool, "such as BlockPool(n_blocks), or None")
 
 
 def check_executor(executor: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Batch, Plan, Request, ScheduleError
-from chunkprefill.scheduling.loop import Known, Policy, output_lengths, serve
+from chunkprefill.scheduling.loop import NO_BATCH, Known, Policy, output_lengths, serve
 from chunkprefill.scheduling.state import State
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.scheduling.vllm import VllmV1
@@ -178,27 +178,27 @@ def decisions(case: RecordedCase, replay: ReplayedCase) -> Iterator[dict[str, An
     emitted: dict[Any, int] = {}
     last = output_lengths(case.requests, replay.policy, case.pool)
     n_seconds = int(max(log, default=-1)) + 1
+    n_blocks = case.pool.n_blocks or 0
+    idle = {"num_running": 0, "num_waiting": 0, "free_blocks": n_blocks, "admitted": ()}
     in_flight: list[Any] = []  # requests whose token is on its way
     for second in range(n_seconds):
-        entry, step = log.get(second), steps.get(second)
-        emits = [chunk.rid for chunk in step.batch if chunk.emits] if step else []
+        entry, step = log.get(second, idle), steps.get(second)
+        batch = step.batch if step else NO_BATCH
+        emits = [chunk.rid for chunk in batch if chunk.emits]
         sampled, in_flight = (in_flight, emits) if case.overlap else (emits, [])
         for rid in sampled:
             emitted[rid] = emitted.get(rid, 0) + 1
-        n_blocks = case.pool.n_blocks or 0
-        free = entry["free_blocks"] if entry else n_blocks
         row = {
-            "scheduled": list(zip(step.batch.rid, step.batch.length)) if step else [],
-            "preempted": list(step.batch.preempted) if step else [],
+            "scheduled": list(zip(batch.rid, batch.length)),
+            "preempted": list(batch.preempted),
             "sampled": sampled,
             "finished": [rid for rid in sampled if emitted[rid] == last[rid]],
-            "num_running": entry["num_running"] if entry else 0,
-            "num_waiting": entry["num_waiting"] if entry else 0,
-            "free_blocks": n_blocks - step.blocks_used if step else free,
+            "num_running": entry["num_running"],
+            "num_waiting": entry["num_waiting"],
+            "free_blocks": n_blocks - step.blocks_used if step else entry["free_blocks"],
         }
         if case.pool.prefix_caching:
-            admitted = entry["admitted"] if entry else ()
-            row["hits"] = {c.rid: c.start for c in step.batch if c.rid in admitted} if step else {}
+            row["hits"] = {chunk.rid: chunk.start for chunk in batch if chunk.rid in entry["admitted"]}
         yield row
 
 

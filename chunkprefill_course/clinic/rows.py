@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 from math import isnan, nan
 
-from chunkprefill.metrics.tally import Tally, mean_open, quantile
+from chunkprefill.metrics.tally import Tally, quantile
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.simulation.cuda_graphs import CudaGraphs
@@ -195,6 +195,18 @@ def _queue(t: Tally, long: Sequence[bool]) -> dict[str, float]:
         waits = (w for w, is_long, b in zip(t.ttft, long, behind) if b is where and not is_long)
         out[key] = quantile(waits, 0.5)
     return out
+
+
+def mean_open(edges: Sequence[float], opened: Iterable[float], closed: Iterable[float]) -> list[float]:
+    """How many intervals are open in each stretch between edges, averaged over it; nan: never."""
+    come, gone = ([t for t in times if not isnan(t)] for times in (opened, closed))
+
+    def area(times: Sequence[float], edge: float) -> float:
+        return sum(edge - t for t in times if t <= edge)
+
+    areas = [area(come, edge) - area(gone, edge) for edge in edges]
+    means = [(b - a) / (right - left) for (a, b), (left, right) in zip(pairwise(areas), pairwise(edges))]
+    return [0.0 if abs(mean) < 1e-6 else mean for mean in means]  # rounding
 
 
 def _batches(t: Tally, token_budget: int | None) -> dict[str, float]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import chunkprefill as cp
 from chunkprefill.metrics.events import Events
-from chunkprefill.metrics.overtime import count_over, tokens_by_kind
-from chunkprefill.metrics.tally import Tally, mean_open, quantile
+from chunkprefill.metrics.overtime import tokens_by_kind
+from chunkprefill.metrics.tally import Tally, quantile
 
 POLICIES = (cp.ChunkedPrefill(64), cp.PrefillFirst(256), cp.VllmV1(96, 8), cp.Alternate(64))
 
@@ -66,11 +66,3 @@ def test_a_quantile_is_numpys(values, q):
 
 def test_a_quantile_of_nothing_is_not_a_number():
     assert math.isnan(quantile([], 0.5)) and math.isnan(quantile([1.0, math.nan], 0.5))
-
-
-@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 5)), max_size=20))
-def test_open_intervals_are_counted_as_over_time_does(spans):
-    edges = [0.0, 2.5, 5.0, 10.0]
-    opened, closed = [a for a, _ in spans], [a + n for a, n in spans]
-    mine = mean_open(edges, opened, closed)
-    assert mine == pytest.approx(count_over(np.array(edges), np.array(opened), np.array(closed)), abs=1e-9)

@@ -87,7 +87,10 @@ POLICY = cp.ChunkedPrefill(8)
     [
         (lambda: cp.simulate(REQUESTS, cp.ChunkedPrefill), "policy is the class ChunkedPrefill"),
         (lambda: cp.simulate(REQUESTS, 512), "policy is 512: it has no schedule"),
-        (lambda: cp.simulate(REQUESTS, POLICY, None, 10), r"pool is 10: a BlockPool or None.*BlockPool\(n_b"),
+        (
+            lambda: cp.simulate(REQUESTS, POLICY, None, 10),
+            r"pool is 10: a BlockPool is needed, such as BlockPool\(n_blocks\), or None",
+        ),
         (lambda: cp.simulate(REQUESTS, POLICY, None, cp.BlockPool), "pool is <class"),
         (lambda: cp.simulate(REQUESTS, POLICY, 5), "cost is 5"),
         (lambda: cp.simulate(REQUESTS, POLICY, cp.Roofline), "cost is the class Roofline"),
