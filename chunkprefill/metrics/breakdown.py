@@ -116,7 +116,7 @@ Timed = tuple[Batch, float]  # a step's batch and s
 
 
 def part_times(trace: Trace, *names: str, skip: int = 0) -> list[Timed]:
-    """Each step's batch with the seconds of the parts named, or of all of them; the first `skip` left out."""
+    """Each step's batch and the seconds of its parts (all, or those named), without the first `skip`."""
     needed("trace", trace, Trace, "such as Engine.run returns")
     columns = [trace.parts[name][skip:] for name in names or PARTS]
     return [(step.batch, sum(seconds)) for step, seconds in zip(trace.steps[skip:], zip(*columns))]
@@ -151,7 +151,7 @@ class OverheadFit(Tabular):
         return median([abs(want / got - 1) for *_, got, want in self.held_out] or [float("nan")])
 
     def table(self) -> Table:
-        """The coefficients, how well they fit, and how well they foretell."""
+        """The coefficients, how well they fit, and how well they predict."""
         c = self.cost
         rows = [
             ("a step", measured(c.s0)),

@@ -106,7 +106,7 @@ class Tally:
 
 
 def quantile(values: Iterable[float], q: float) -> float:
-    """With straight lines between neighbours, digit for digit as numpy has it; nan of none, and where one is."""
+    """Interpolated between neighbours, digit for digit as numpy does; nan for no values, and if one is nan."""
     ordered = sorted(values)
     if not ordered or any(map(isnan, ordered)):
         return nan

@@ -97,7 +97,7 @@ def interference(source: Source) -> np.ndarray:
 
 
 def check_bound(name: str, bound: float) -> None:
-    """ValueError for what is no bound on a wait; an infinite one leaves the wait free."""
+    """ValueError unless `bound` is a number of seconds of at least 0; an infinite one allows any wait."""
     if (number := as_real(bound)) is None or not number >= 0:
         raise ValueError(f"{name} is {briefly(bound)}: a number of seconds, at least 0, is needed")
 

@@ -1,4 +1,4 @@
-"""What the loop is given, checked where it is given: one clear line in place of an error from deep inside."""
+"""Arguments of the loop, checked at its door: one clear line in place of an error from deep inside."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def _refuse_class(name: str, thing: Any) -> None:
 
 
 def check_policy(policy: Any) -> None:
-    """ValueError for a policy's class in place of an instance, and for what cannot schedule."""
+    """ValueError for a policy's class in place of an instance, and for an object that cannot schedule."""
     _refuse_class("policy", policy)
     if not callable(getattr(policy, "schedule", None)):
         raise ValueError(f"policy is {briefly(policy)}: it has no schedule(state) that returns a Plan")
 
 
 def check_pool(pool: Any) -> None:
-    """ValueError for what is neither a BlockPool nor None."""
+    """ValueError unless `pool` is a BlockPool or None."""
     if pool is not None:
         needed("pool", pool, BlockPool, "such as BlockPool(n_blocks), or None")
 
 
 def check_executor(executor: Any) -> None:
-    """ValueError for an executor's class in place of an instance, and for what cannot run a batch."""
+    """ValueError for an executor's class in place of an instance, and for an object that cannot run a batch."""
     _refuse_class("executor", executor)
     if not callable(getattr(executor, "launch", None)):
         raise ValueError(
@@ -41,7 +41,7 @@ def check_executor(executor: Any) -> None:
 
 
 def as_requests(requests: Iterable[Request]) -> tuple[Request, ...]:
-    """The requests of a list. ValueError for what is no list, and for an entry that is no request."""
+    """The requests of a list. ValueError if it is not a list, or if an entry is not a Request."""
     if not isinstance(requests, Iterable):
         raise ValueError(f"requests is {briefly(requests)}: a list of Requests is needed")
     given = tuple(requests)
@@ -51,7 +51,7 @@ def as_requests(requests: Iterable[Request]) -> tuple[Request, ...]:
 
 
 def as_seconds(step: int, what: str, seconds: Any) -> float:
-    """What a cost returned. ValueError for what is no length of time."""
+    """What a cost returned, in s. ValueError unless it is a finite number of at least 0."""
     number = as_real(seconds)
     if number is None or not 0 <= number < math.inf:
         took = f"{seconds} s" if number is not None else briefly(seconds)
@@ -60,7 +60,7 @@ def as_seconds(step: int, what: str, seconds: Any) -> float:
 
 
 def check_cost(name: str, cost: Any) -> None:
-    """ValueError for what cannot price a batch: a number, or a cost's class in place of an instance."""
+    """ValueError unless `cost` can be called; a class is refused too, because an instance is meant."""
     _refuse_class(name, cost)
     if not callable(cost):
         raise ValueError(f"{name} is {briefly(cost)}: a function of a batch that returns seconds is needed")

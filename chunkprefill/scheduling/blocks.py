@@ -14,7 +14,7 @@ class BlockPool:
     n_blocks: blocks that sequences can hold. vLLM's `num_gpu_blocks` counts one more, the null block that it
     never gives to a request: a server that reports 1,000 blocks is `BlockPool(999)`. prefix_caching: blocks
     keep their content after a request, and requests that begin with the same tokens use it (`Request` says how
-    they tell). A run begins on a `copy`, so a pool can be given to many runs, and each starts with an empty
+    equal tokens are known). A run begins on a `copy`, so a pool can be given to many runs, and each starts with an empty
     cache. What is free is a stack of returned ids and the first id never used: a pool of a billion blocks
     costs nothing.
     """
@@ -23,8 +23,8 @@ class BlockPool:
     block_size: int = 16
     prefix_caching: bool = False
     n_used: int = field(default=0, init=False)
-    #: Whether blocks stay cached that were granted and withdrawn in one plan, so that no pass filled them: so
-    #: vLLM decides, and so decisions are compared with it (`parity`); a model must not read them.
+    #: Whether a block stays cached that one plan granted and withdrew, so that no pass filled it. vLLM decides
+    #: as if it did, and `parity` compares decisions with vLLM's; a model must not read such a block.
     withdrawn_count: bool = field(default=False, init=False, repr=False)
     _fresh: int = field(default=0, init=False)
     _returned: list[int] = field(default_factory=list, init=False)
@@ -45,7 +45,7 @@ class BlockPool:
         return -(-n_tokens // self.block_size)
 
     def take(self, n: int) -> list[int]:
-        """`n` free blocks; ValueError, and nothing taken, if there are fewer."""
+        """Take `n` free blocks; ValueError if there are fewer, and then none is taken."""
         if n < 0 or n > self.n_free:
             raise ValueError(f"{n} blocks asked for, {self.n_free} of {self.n_blocks} free")
         keep = max(0, len(self._returned) - n)
@@ -63,7 +63,7 @@ class BlockPool:
         self.n_used -= len(blocks)
 
     def copy(self) -> BlockPool:
-        """The same memory in the same state, apart."""
+        """A pool of its own, in the same state."""
         other = BlockPool(self.n_blocks, self.block_size, self.prefix_caching)
         other.withdrawn_count = self.withdrawn_count
         other.n_used, other._fresh, other._returned = self.n_used, self._fresh, list(self._returned)

@@ -17,8 +17,8 @@ class Clients:
     """`n` clients that share a list of requests, for `serve`, `simulate` and `Engine.run` in place of it.
 
     Each takes the next request of the list when its last one was answered. A request's own arrival is the
-    earliest moment at which it may be sent; the trace says when it was. It is no list of requests itself,
-    because their arrivals are not known before the run: what would read it as one is refused.
+    earliest moment at which it may be sent; the trace says when it was. Iterating over `Clients` is refused,
+    because its requests have no arrivals before the run.
     """
 
     n: int
@@ -32,11 +32,11 @@ class Clients:
 
 
 def clients(n: int, requests: Iterable[Request]) -> Clients:
-    """A closed loop of `n` clients over `requests`: never more than `n` of them are with the server.
+    """A closed loop of `n` clients over `requests`: the server never has more than `n` of them.
 
-    At first the `n` that come first are sent, each at its own arrival; then one whenever one is answered, at
-    the end of the step with its last token. Known elsewhere as a benchmark's `max_concurrency`.
-    Raises ValueError for fewer than one client, and for what is no request.
+    The first `n` requests are sent at their own arrivals; after that, each answer sends the next one, at the
+    end of the step with the answer's last token. Benchmarks call `n` their `max_concurrency`.
+    Raises ValueError for fewer than one client, and for an entry that is not a Request.
     """
     n = whole_number("n, the number of clients,", n, 1)
     return Clients(n, tuple(sorted(as_requests(requests), key=lambda request: request.arrival)))
@@ -54,7 +54,7 @@ class Sending:
         self.first = clients.requests[: clients.n]  # what is sent before anything is answered
         self._next = deque(clients.requests[clients.n :])
         self._left = dict(n_outputs)  # tokens to come
-        self.sent: dict[Rid, Request] = {}  # with the moments at which they were
+        self.sent: dict[Rid, Request] = {}  # each with the moment at which it was sent, as its arrival
 
     def answered(self, batch: Batch, end: float) -> Iterator[Request]:
         """The requests that are sent because a step that ended at `end` (s) answered others."""

@@ -20,7 +20,7 @@ class Closed(ScheduleError, AttributeError):
 
 
 def _pairs(name: str, segments: Any) -> list[tuple[Any, Any]]:
-    """The segments of request `name`. ValueError for what is no (name, tokens)."""
+    """The segments of request `name`. ValueError unless they are (name, tokens) pairs."""
     rows = None if isinstance(segments, str) or not isinstance(segments, Iterable) else list(segments)
     if rows is None or any(not isinstance(row, tuple | list) or len(row) != 2 for row in rows):
         raise ValueError(f"{name}: segments must list (name, tokens) pairs, got {segments!r}")
@@ -28,7 +28,7 @@ def _pairs(name: str, segments: Any) -> list[tuple[Any, Any]]:
 
 
 def _hashes(name: str, blocks: Any) -> tuple[Rid, ...]:
-    """The block hashes of request `name`. ValueError for what lists none, and for one that cannot be a key."""
+    """The block hashes of request `name`. ValueError unless it is a list of values that can be hashed."""
     if isinstance(blocks, str) or not isinstance(blocks, Iterable):
         raise ValueError(f"{name}: blocks must list a hash of each whole block, got {blocks!r}")
     hashes = tuple(blocks)
@@ -48,10 +48,10 @@ class Request:
     is for the loop alone, a policy never sees it. prompt: token ids, n_prompt of them; None: an engine draws
     them. priority: a lower number is more urgent. Raises ValueError naming request and field.
 
-    What a prompt shares with others, for prefix caching, is said by `prompt` itself or, without token ids, by
-    one of these. segments: (name, tokens) pairs, n_prompt tokens in all; equal names stand for equal tokens,
-    a shorter segment for the first ones of a longer. blocks: a hash of each whole block of the prompt, which
-    covers all that lies before it too. A request that says nothing shares nothing.
+    Prefix caching learns from `prompt` what a request shares with others or, without token ids, from one of
+    these. segments: (name, tokens) pairs, n_prompt tokens in all; equal names stand for equal tokens, and a
+    shorter segment for the first tokens of a longer one. blocks: a hash of each whole block of the prompt,
+    which covers all that lies before the block too. A request with none of the three shares nothing.
     """
 
     rid: Rid
@@ -126,7 +126,7 @@ class ReadOnly:
             f"it has no {name!r} to use (neither the future, nor memory, nor the queue is its own)"
         )
 
-    def __setstate__(self, state: Any) -> None:  # copying is looking
+    def __setstate__(self, state: Any) -> None:  # a copy sets its own fields, once
         for name, value in state[1].items():
             object.__setattr__(self, name, value)
 
@@ -201,10 +201,10 @@ set_cached, set_known, set_capacity = (
 class Plan:
     """What a policy proposes: how many tokens each request gets, in order, and which ones to evict first.
 
-    moves: under prefix caching, the order in which blocks are taken and given back, because that decides which
-    cached blocks are lost: (request, tokens) for a grant, (request, 0) for an eviction. A request may be
-    granted tokens and then evicted. Grants that are not named come last, in the order of `tokens`; without any
-    moves the evictions come first.
+    moves: the order in which blocks are taken and given back, which under prefix caching decides which cached
+    blocks are lost: (request, tokens) for a grant, (request, 0) for an eviction. A request may be granted
+    tokens and then evicted. Grants that `moves` does not name come last, in the order of `tokens`; without
+    any moves the evictions come first.
     """
 
     tokens: Mapping[Rid, int] = field(default_factory=dict)

@@ -33,16 +33,16 @@ class Policy(Protocol):
 
 
 class Handle(Protocol):
-    """A batch under way. Where the executor is `timed`, `timings` has its own parts of the step in s."""
+    """A batch under way. Of a `timed` executor, `timings` holds the executor's parts of the step, in s."""
 
     def wait(self) -> tuple[float, Mapping[Rid, int]]:
         """Seconds of execution, and the token of each emitting row (none where nothing is computed)."""
 
 
 class Executor(Protocol):
-    """Runs a batch or prices it. An executor with a true attribute `measured` takes the time that it says.
+    """Runs a batch or prices it. An executor that really takes time has a true attribute `measured`.
 
-    Where `timed` is true too, the parts of each step are recorded.
+    Where its attribute `timed` is true as well, the parts of each step are recorded.
     """
 
     def launch(self, batch: Batch, tables: Mapping[Rid, list[int]]) -> Handle:

@@ -129,7 +129,7 @@ class PrefixCache:
         return self.memory.n_used - len(self._free)
 
     def arrive(self, rid: Rid, contents: Iterable[Hashable] = ()) -> None:
-        """A request is there, whose prompt has these contents in its whole blocks (`block_contents`)."""
+        """A request has arrived; contents: of its prompt's whole blocks, see `block_contents`."""
         keys: list[Key] = []
         before: Key = None
         for content in contents:

@@ -255,7 +255,7 @@ class State(ReadOnly):
         return batch
 
     def commit(self, batch: Batch, *, landed: bool = True) -> list[Rid]:
-        """Count what the batch emitted, free what finished, and return that. Once after each `apply`.
+        """Count what the batch emitted, free and return the requests that finished. Once after each `apply`.
 
         landed=False: the tokens are still on their way. They count as known, so that the next step can be
         scheduled; a request whose last token is on its way keeps its blocks until `land`.
@@ -282,7 +282,7 @@ class State(ReadOnly):
         return last
 
     def land(self, batch: Batch) -> list[Rid]:
-        """The tokens of a batch that was committed with landed=False are there; returns what finished."""
+        """A batch that was committed with landed=False has its tokens; returns the requests that finished."""
         books = self._loop_only("land")
         if not books.in_flight or books.in_flight[0].batch is not batch:
             raise ValueError(f"a batch of {len(batch)} chunks to land, which is not the one committed first")
@@ -491,7 +491,8 @@ class Books:
                 set_capacity(self.live[rid], len(self.tables[rid]) * cache.block_size)
         return starts
 
-    # The contract: each rule with its message. What follows changes nothing but what a policy has to undo.
+    # The contract: each rule with its message. A check changes nothing, except that `put_back` restores a
+    # number that a policy changed.
 
     def checked(self, plan: Plan) -> Checked:
         """The plan as columns, after every check but that of its blocks."""

@@ -177,7 +177,7 @@ class Trace:
         return trace
 
     def _check(self) -> None:
-        """What a recorded run cannot break; a file can."""
+        """Rules that a recorded run keeps by construction, and that a file can break."""
         c, n_chunks, n_steps = self.columns, len(self.columns["length"]), len(self.columns["end"])
         _require(all(len(c[name]) == n_chunks for name in CHUNK), "columns of chunks differ in length")
         _require(all(len(c[name]) == n_steps for name in (*TIMES, "blocks_used")), "columns of steps differ")

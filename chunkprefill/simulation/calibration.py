@@ -30,10 +30,10 @@ TERMS = ("chunk", "chunk_keys", "chunk_pairs", "decode", "decode_keys", "emit")
 class Calibrated:
     """Seconds of a batch, as one machine was measured to take them.
 
-    tokens, seconds: corners of a curve, s of all linear layers for so many tokens; straight between corners
-    and beyond the last, never falling. The rest, in s, all layers together: chunk: a chunk; chunk_keys:
-    for each key that a chunk of c after p reads (p + c); chunk_pairs: for each of its c(p + c/2) query-key
-    pairs; decode: for each decode; decode_keys: for each key that it reads; emit: for each row that emits.
+    tokens, seconds: corners of a curve, which says what all linear layers take for a number of tokens;
+    straight between corners and beyond the last, never falling. The others are s, all layers together: chunk:
+    a chunk; chunk_keys: each of the p + c keys that a chunk of c after p reads; chunk_pairs: each of its
+    c(p + c/2) query-key pairs; decode: a decode; decode_keys: each key that it reads; emit: a row that emits.
     host: building and handing over a step, as `SchedulerCost`. Raises ValueError for numbers below 0.
     """
 
@@ -113,7 +113,7 @@ def counts(batch: Batch) -> tuple[float, ...]:
 
 
 def _measured(i: int, step: Any) -> tuple[Batch, float]:
-    """Step `i` as a batch and its seconds. ValueError for what is none."""
+    """Step `i` as a batch and its seconds. ValueError unless it is both."""
     try:
         batch, given = step
     except (TypeError, ValueError):
@@ -208,9 +208,9 @@ def fit_host(steps: Iterable[tuple[Batch, float]]) -> SchedulerCost:
 
 def host_table(steps: Iterable[tuple[Batch, float]]) -> tuple[np.ndarray, np.ndarray]:
     """[steps, 4] ones, decodes, chunks, tokens; [steps] s: what scheduling a step is fitted to."""
-    told = [(batch.totals(), seconds) for batch, seconds in steps]
-    rows = [(1, sums.n_decodes, len(sums.chunks), sums.n_tokens) for sums, _ in told]
-    return np.array(rows, float).reshape(-1, 4), np.array([seconds for _, seconds in told], float)
+    pairs = [(batch.totals(), seconds) for batch, seconds in steps]
+    rows = [(1, sums.n_decodes, len(sums.chunks), sums.n_tokens) for sums, _ in pairs]
+    return np.array(rows, float).reshape(-1, 4), np.array([seconds for _, seconds in pairs], float)
 
 
 def reprice(trace: Trace, cost: Any) -> Trace:

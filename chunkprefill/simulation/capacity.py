@@ -33,7 +33,7 @@ class Capacity:
 
     rate is `low`, the one that was seen to work. `high` is inf where nothing tried failed, `low` is 0 where
     nothing met the bounds. `probes` in the order tried; `monotone` is False where a higher rate met what a
-    lower one broke, so that a bracket says less than it seems.
+    lower one broke: then the bracket is less certain than it looks.
     """
 
     low: float  # requests/s

@@ -40,7 +40,7 @@ def price(
 
 
 def priced(config: Config, where: Device, layout: Layout) -> Kernels | Roofline:
-    """`price`, of what its names and words stand for."""
+    """`price`, once its names are looked up."""
     for name, device in DEVICES.items():
         fit = FITS.get(SAME_CHIP.get(name, name))
         if fit and device == where and layout.dtype != "fp32":
@@ -145,7 +145,7 @@ def pool_for(
 
 
 def pool_of(model: Config | str, device: Device | str, serving: Serving, layout: Layout) -> BlockPool:
-    """`pool_for`, of what its words stand for. NoRoom, with the bytes of each, where nothing is left."""
+    """`pool_for`, once its arguments are values. NoRoom, with the bytes of each, where nothing is left."""
     use = memory_use(model, device, serving, layout)
     if use.n_blocks < 1:
         name = model if isinstance(model, str) else "the model"

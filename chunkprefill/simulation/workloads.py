@@ -68,8 +68,8 @@ def read_azure(path: Path) -> list[Request]:
 def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
     """Requests of a Mooncake trace: its JSON lines, or a CSV of timestamp_ms, input_length, output_length.
 
-    prefixes: say with each prompt what it shares with others, by the lines' `hash_ids`, for a `BlockPool` with
-    prefix caching; otherwise they are passed over, and nothing is shared.
+    prefixes: read from the lines' `hash_ids` what each prompt shares with others, for a `BlockPool` with
+    prefix caching; without it they are ignored, and prompts share nothing.
 
     Lines with a chat_id are of a Qwen-Bailian trace, which has the same keys and counts seconds. First arrival
     0 s. A malformed row is refused (ValueError) with file and line, and so are times that would mean something
@@ -122,9 +122,9 @@ def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
 def _shared(ids: Any, n_prompt: int, size: int, rests: Iterator[int]) -> Segments:
     """A prompt in blocks of `size` tokens, each by its id; a rest without one has a number of its own."""
     if not isinstance(ids, list) or len(ids) not in (n_prompt // size, -(-n_prompt // size)):
-        said = f"{len(ids)} of them" if isinstance(ids, list) else repr(ids)
+        given = f"{len(ids)} of them" if isinstance(ids, list) else repr(ids)
         raise ValueError(
-            f"hash_ids: {said}, and {n_prompt} tokens have {-(-n_prompt // size)} blocks of {size}"
+            f"hash_ids: {given}, and {n_prompt} tokens have {-(-n_prompt // size)} blocks of {size}"
         )
     named = [(f"block {_int(each)}", min(size, n_prompt - i * size)) for i, each in enumerate(ids)]
     rest = n_prompt - sum(n for _, n in named)
