@@ -43,6 +43,8 @@ DEFINITIONS = {
     "goodput": "requests a second that met every bound: TTFT, and the largest TBT of the request",
 }
 
+_PER_TOKEN = ("tbt", "stall", "interference")  # metrics of tokens; the other spreads are of requests
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -229,6 +231,3 @@ def _summary(e: Events, values: dict[str, np.ndarray], pick: np.ndarray, label: 
         recomputed_tokens=n_computed - int(np.sum(furthest)),
         half_built_token_seconds=float((waits * e.cached_after[part]).sum()),
     )
-
-
-_PER_TOKEN = ("tbt", "stall", "interference")

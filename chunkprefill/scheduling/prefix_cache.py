@@ -271,7 +271,8 @@ class PrefixCache:
                     empty.append(block)
             self._note(self._holders.__setitem__, block, n_holders)
         if empty:
-            self._give(empty[::-1])
+            self.memory.give(empty[::-1])
+            self._note(self.memory.take, len(empty))
 
     def _hold(self, block: int) -> None:
         n_holders = self._holders.get(block, 0)
@@ -296,10 +297,6 @@ class PrefixCache:
             self._holders[block] = 1
             self._note(self._holders.pop, block)
         return blocks
-
-    def _give(self, blocks: list[int]) -> None:
-        self.memory.give(blocks)
-        self._note(self.memory.take, len(blocks))
 
     def _set_key(self, block: int, key: Key) -> None:
         self._key_of[block] = key

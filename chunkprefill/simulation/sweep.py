@@ -75,6 +75,8 @@ def sweep(
     for an `out` that is no such file, RuntimeError if workers keep dying, and what a simulation raised, when
     the others have ended. What landed is kept.
     """
+    from tqdm import tqdm
+
     if not isinstance(workloads, Mapping):
         raise ValueError(f"workloads is {briefly(workloads)}: {{label: requests}} is needed")
     if not isinstance(policies, Iterable):
@@ -91,7 +93,10 @@ def sweep(
         raise ValueError("two tasks of the sweep are the same: give each workload and policy its own label")
     store = _Store(out)
     missing = [i for i, key in enumerate(keys) if key not in store.rows]
-    with _bar(len(each), len(each) - len(missing), progress) as bar:
+    done = len(each) - len(missing)
+    with tqdm(
+        total=len(each), initial=done, desc="simulations", disable=not progress, mininterval=0.5
+    ) as bar:
         for i, row in _results(each, missing, executor):
             store.add(keys[i], {"workload": each[i].workload, "policy": each[i].policy, **row})
             bar.update()
@@ -205,9 +210,3 @@ def _identity(thing: Any) -> str:
     captured = [repr(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
     values = "" if inspect.isfunction(thing) else repr(thing)
     return repr((kind.__module__, kind.__qualname__, values, captured, source))
-
-
-def _bar(total: int, initial: int, show: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=initial, desc="simulations", disable=not show, mininterval=0.5)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from statistics import NormalDist
 from typing import Any
@@ -28,7 +28,7 @@ Path = str | os.PathLike[str]
 # of a count of milliseconds, which would pass for a year, a month, a day, an hour and a minute.
 _STAMP = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[ Tt](\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d+))?"
-    r"\s*([Zz]|[+-]\d\d(?::?\d\d)?)?)?",
+    r"\s*([Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?",
     re.ASCII,
 )
 _DIGITS = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
@@ -159,15 +159,8 @@ def seconds_of(stamp: str) -> float:
     if not found:
         raise ValueError(f"{stamp!r} is no time, such as 2024-05-10 00:00:00.25 or 2024-05-10T00:00:00Z")
     day, clock, decimals, zone = found.groups()
-    ahead = 0
-    if zone and zone not in "Zz":
-        digits = zone[1:].replace(":", "")
-        hours, minutes = int(digits[:2]), int(digits[2:] or 0)
-        if hours > 23 or minutes > 59:
-            raise ValueError(f"{stamp!r} is no time")
-        ahead = int(f"{zone[0]}1") * (3600 * hours + 60 * minutes)
-    at = datetime.fromisoformat(f"{day} {clock or '00:00'}")
-    return (at - datetime(2000, 1, 1)).total_seconds() - ahead + float(f"0.{decimals or 0}")
+    at = datetime.fromisoformat(f"{day} {clock or '00:00'}{(zone or 'Z').upper()}")
+    return (at - datetime(2000, 1, 1, tzinfo=UTC)).total_seconds() + float(f"0.{decimals or 0}")
 
 
 def _open(path: Path) -> Any:
