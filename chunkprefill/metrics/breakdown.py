@@ -113,6 +113,7 @@ def breakdown(trace: Trace, *, label: str = "", skip: int = 1) -> Breakdown:
 
 
 Timed = tuple[Batch, float]  # a step's batch and s
+Fitted = tuple[int, int, int, float, float]  # a step's decodes, chunks, tokens; s measured, s predicted
 
 
 def part_times(trace: Trace, *names: str, skip: int = 0) -> list[Timed]:
@@ -126,14 +127,14 @@ def part_times(trace: Trace, *names: str, skip: int = 0) -> list[Timed]:
 class OverheadFit(Tabular):
     """Seconds of scheduling a step, as s0 + per_decode · decodes + per_chunk · chunks + per_token · tokens.
 
-    cost: the coefficients, s. r2: the share of the variance that they explain. fitted, held_out: for each
-    step its decodes, chunks and tokens, what was measured and what is predicted, s.
+    cost: the coefficients, s. r2: the share of the variance that they explain. fitted, held_out: each step's
+    decodes, chunks, tokens, and what was measured and what is predicted, s.
     """
 
     cost: SchedulerCost
     r2: float
-    fitted: tuple[tuple[int, int, int, float, float], ...]
-    held_out: tuple[tuple[int, int, int, float, float], ...]
+    fitted: tuple[Fitted, ...]
+    held_out: tuple[Fitted, ...]
 
     @property
     def residuals(self) -> list[float]:
@@ -189,7 +190,7 @@ def fit_overhead(steps: Iterable[Timed], held_out: Iterable[Timed] = ()) -> Over
     return OverheadFit(cost, r2, _beside(steps, cost), _beside(held_out, cost))
 
 
-def _beside(steps: Sequence[Timed], cost: SchedulerCost) -> tuple[tuple[int, int, int, float, float], ...]:
+def _beside(steps: Sequence[Timed], cost: SchedulerCost) -> tuple[Fitted, ...]:
     table, seconds = host_table(steps)
     return tuple(
         (int(d), int(k), int(n), float(s), cost(batch))

@@ -210,9 +210,8 @@ class Kernels:
         keys = float(read)
         if n_decodes:
             group = n_heads // shard.n_kv_heads
-            apart = 1 - min(
-                1.0, n_sms / (group * n_decodes)
-            )  # share of heads that run when others have ended
+            # The share of heads that run when others have ended.
+            apart = 1 - min(1.0, n_sms / (group * n_decodes))
             keys += n_keys * self._reads(n_keys, apart)
             n_queries += n_decodes
             longest = longest or round(n_keys / n_decodes)

@@ -59,7 +59,9 @@ def read_azure(path: Path) -> list[Request]:
         stamp = cells["TIMESTAMP"]
         at, first = seconds_of(stamp), first or stamp
         if _has_zone(stamp) != _has_zone(first):
-            raise ValueError(f"of {first.strip()!r} and {stamp.strip()!r} one has a zone and the other none")
+            raise ValueError(
+                f"one of {first.strip()!r} and {stamp.strip()!r} has a zone, and the other has none"
+            )
         return at, _int(cells["ContextTokens"]), _int(cells["GeneratedTokens"]), None
 
     return _requests(path, _table(path, ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), row))
@@ -86,7 +88,7 @@ def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
         key = "timestamp" if "timestamp" in cells else "timestamp_ms"
         units.add(unit := 1.0 if key == "timestamp" and "chat_id" in cells else 1e3)  # in a second
         if len(units) > 1:
-            raise ValueError("of this line and those before it some have a chat_id and count seconds")
+            raise ValueError("only some of the lines so far have a chat_id, with which times count seconds")
         at = _time(cells[key])
         if key == "timestamp" and unit == 1e3 and at % 1:
             raise ValueError(
@@ -103,7 +105,7 @@ def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
         return at / unit, n_prompt, n_output, shared
 
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"{path}: no regular file, and a trace of this kind is looked at twice")
+        raise ValueError(f"{path}: no regular file, and a trace of this kind is read twice")
     with _open(path) as file:
         lines = file.buffer.read(100).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if lines != b"{":

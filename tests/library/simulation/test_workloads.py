@@ -149,7 +149,7 @@ SAME = "2023-11-16 18:15:47,5,6\n"
         (HEADER + "2023-11-16 18:15.5,5,6\n", ":2: '2023-11-16 18:15.5' is no time"),
         (HEADER + "2023-11-16 18.5,5,6\n", ":2: '2023-11-16 18.5' is no time"),
         (HEADER + '"2023-11-16 18:15:46,5",5,6\n', ":2: '2023-11-16 18:15:46,5' is no time"),
-        (HEADER + "2023-11-16 18:15:47+01:00,5,6\n" + SAME, ":3: of .*47.01:00' and .*:47' one has a zone"),
+        (HEADER + "2023-11-16 18:15:47+01:00,5,6\n" + SAME, ":3: one of .*47.01:00' and .*:47' has a zone"),
         (HEADER + SAME.replace("5,6", "1_0,6"), ":2: '1_0' is no whole number"),
         (HEADER + SAME.replace("5,6", "\u0661,6"), ":2: '\u0661' is no whole number"),
     ],
