@@ -201,7 +201,6 @@ def _summary(e: Events, values: dict[str, np.ndarray], pick: np.ndarray, label: 
     """Of the requests that `pick` [requests] marks."""
     everyone = bool(pick.all())  # then nothing is copied
     owner = None if everyone else e.request[e.tokens[e.decoded]]
-
     rows = slice(None) if everyone else pick[e.request]
     n_computed, n_partial = int(e.length[rows].sum()), int((~e.emits[rows]).sum())
     furthest = np.maximum.reduceat(e.cached_after, e.first)[pick[e.request[e.first]]] if len(e.first) else 0
@@ -210,9 +209,7 @@ def _summary(e: Events, values: dict[str, np.ndarray], pick: np.ndarray, label: 
         pick[e.request[part]] & (e.cached_after[part + 1] - e.length[part + 1] == e.cached_after[part])
     ]
     waits = e.ended[part + 1] - e.ended[part]
-    names = [request.rid for request in e.trace.requests]
-    evicted = [rid for rids in e.trace.preempted.values() for rid in rids]
-    mine = evicted if everyone else [r for r in evicted if r in {n for n, one in zip(names, pick) if one}]
+    mine = {request.rid for request, one in zip(e.trace.requests, pick) if one}
     seconds, n_ran = metrics.duration(e), int((e.token_counts[pick] > 0).sum())
     prompts = sum(r.n_prompt for r, one, n in zip(e.trace.requests, pick, e.token_counts) if one and n)
     spreads = {
@@ -227,7 +224,7 @@ def _summary(e: Events, values: dict[str, np.ndarray], pick: np.ndarray, label: 
         output_tokens_per_s=float(e.token_counts[pick].sum()) / seconds if seconds else 0.0,
         prompt_tokens_per_s=prompts / seconds if seconds else 0.0,
         chunks_per_prompt=(n_partial + n_ran) / n_ran if n_ran else 0.0,
-        preemptions=len(mine),
+        preemptions=sum(rid in mine for rids in e.trace.preempted.values() for rid in rids),
         recomputed_tokens=n_computed - int(np.sum(furthest)),
         half_built_token_seconds=float((waits * e.cached_after[part]).sum()),
     )

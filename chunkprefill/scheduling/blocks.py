@@ -23,8 +23,8 @@ class BlockPool:
     block_size: int = 16
     prefix_caching: bool = False
     n_used: int = field(default=0, init=False)
-    #: Whether a block stays cached that one plan granted and withdrew, so that no pass filled it. vLLM decides
-    #: as if it did, and `parity` compares decisions with vLLM's; a model must not read such a block.
+    #: Whether a block stays cached that one plan granted and withdrew, so that no pass filled it. In vLLM it
+    #: does, and `parity` compares decisions with vLLM's; a model must not read such a block.
     withdrawn_count: bool = field(default=False, init=False, repr=False)
     _fresh: int = field(default=0, init=False)
     _returned: list[int] = field(default_factory=list, init=False)

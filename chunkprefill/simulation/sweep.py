@@ -94,9 +94,7 @@ def sweep(
     store = _Store(out)
     missing = [i for i, key in enumerate(keys) if key not in store.rows]
     done = len(each) - len(missing)
-    with tqdm(
-        total=len(each), initial=done, desc="simulations", disable=not progress, mininterval=0.5
-    ) as bar:
+    with tqdm(total=len(each), initial=done, desc="simulations", disable=not progress) as bar:
         for i, row in _results(each, missing, executor):
             store.add(keys[i], {"workload": each[i].workload, "policy": each[i].policy, **row})
             bar.update()
