@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+# What a hook of git, or a person, may have set for another checkout.
+OTHERS = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+)
 
 
 def provenance(
@@ -26,13 +35,13 @@ def provenance(
     if torch is not None and device.startswith("cuda"):
         device_name = torch.cuda.get_device_name(device)
         driver = run_quietly("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
-    changed = run_quietly("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    changed = git("status", "--porcelain", "--untracked-files=no")
     return {
         "device": device_name,
         "driver": driver,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit or run_quietly("git", "-C", str(ROOT), "rev-parse", "HEAD") or "unknown",
+        "commit": commit or git("rev-parse", "HEAD") or "unknown",
         "dirty": dirty == "true" if dirty else ("unknown" if changed is None else bool(changed)),
         "python": platform.python_version(),
         "torch": torch.__version__ if torch is not None else "not loaded",
@@ -52,9 +61,20 @@ def of_processor(*names: str) -> str | None:
     return next((value.strip() for name, _, value in rows if name.strip() in names), None)
 
 
-def run_quietly(*command: str) -> str | None:
+def git(*words: str) -> str | None:
+    """What git says of the checkout that this package lies in; None where it lies in none, or git is missing.
+
+    A checkout above it is another's: the package may be installed, or unpacked, in someone's own project.
+    """
+    own = {name: value for name, value in os.environ.items() if name not in OTHERS}
+    own["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
+    return run_quietly("git", "-C", str(ROOT), *words, env=own)
+
+
+def run_quietly(*command: str, env: dict[str, str] | None = None) -> str | None:
+    """What a program prints; None where it is missing, fails or hangs."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+from chunkprefill.recording import git
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = frozenset(filter(None, os.environ.get("REQUIRE", "").replace(" ", "").split(",")))
@@ -20,9 +23,18 @@ def need(what: str, ok: object, why: str) -> None:
     pytest.skip(f"MISSING {what}: {why}")
 
 
+def tracked(*patterns: str) -> list[Path]:
+    """The files that this checkout keeps, by git's patterns."""
+    listed = git("ls-files", "-z", *patterns)
+    why = "git is not on PATH" if shutil.which("git") is None else "git knows no checkout of this user's here"
+    need("git", listed is not None, why)
+    return [ROOT / name for name in (listed or "").split("\0") if name and (ROOT / name).is_file()]
+
+
 def shared_dir() -> Path | None:
     """The folder of recorded decisions, traces and profiles beside the checkout, if it is there."""
-    for folder in (Path(os.environ.get("CHUNKPREFILL_SHARED", "")), ROOT.parent / "shared"):
-        if (folder / "parity").is_dir():
+    named = os.environ.get("CHUNKPREFILL_SHARED")
+    for folder in (Path(named) if named else None, ROOT.parent / "shared"):
+        if folder is not None and (folder / "parity").is_dir():
             return folder
     return None

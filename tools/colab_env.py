@@ -19,6 +19,10 @@ from packaging.utils import canonicalize_name
 
 from notebooks import ROOT
 
+sys.path.insert(0, str(ROOT))
+
+from chunkprefill.recording import git
+
 PINS = ROOT / "requirements/colab.txt"
 VENV = ROOT / ".venv-colab"
 
@@ -123,7 +127,9 @@ def colab_python() -> str:
         candidates = [named]
     else:
         pyenv = sorted(
-            Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.13*/bin/python")
+            Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")).glob(
+                "versions/3.13*/bin/python"
+            )
         )
         candidates = [*map(str, pyenv), *filter(None, [shutil.which("python3.13")])]
     for candidate in candidates:
@@ -170,7 +176,9 @@ def read_freeze(path: Path) -> Iterator[tuple[str, tuple[str, str]]]:
 
 def pack_tree(archive: Path, top: str) -> None:
     """The files of this checkout, as they lie here, the way GitHub packs them: under one folder."""
-    listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], folder=ROOT)
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if listed is None:
+        raise Failed("git cannot list the files of this checkout: is it one, and is git installed?")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive, "w:gz") as tar:
         for name in sorted(set(filter(None, listed.split("\0")))):

@@ -29,6 +29,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from chunkprefill.recording import git  # noqa: E402
 from chunkprefill_course import exercises  # noqa: E402
 from chunkprefill_grading.marking import results  # noqa: E402
 from chunkprefill_grading.marking.lasting import PURSE  # noqa: E402
@@ -262,10 +263,8 @@ def record() -> int:
     """Make a class of five, run the commands of a sitting, and keep what they said."""
     with tempfile.TemporaryDirectory() as folder:
         steps = list(sitting(Path(folder)))
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
-    made = {"date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "commit": commit.stdout.strip()}
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    made = {"date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), "commit": commit}
     text = json.dumps({"made": made, "steps": steps}, indent=1, ensure_ascii=False) + "\n"
     SESSION.write_text(text, "utf8")
     return write(check=False)

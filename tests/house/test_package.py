@@ -12,7 +12,7 @@ import pytest
 
 import chunkprefill as cp
 import chunkprefill_course as course
-from tests.needs import ROOT, need
+from tests.needs import ROOT, tracked
 
 PACKAGES = ("chunkprefill", "chunkprefill_course", "chunkprefill_grading")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -76,12 +76,6 @@ def test_other_pythons_get_one_clear_line():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.strip().endswith("chunkprefill needs Python 3.11 or newer, this is 3.10")
-
-
-def tracked(*patterns: str) -> list:
-    done = subprocess.run(["git", "ls-files", "-z", *patterns], capture_output=True, text=True, cwd=ROOT)
-    need("git", done.returncode == 0, "the tree is no git checkout")
-    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
 def test_nothing_committed_knows_the_machine_it_was_written_on():
