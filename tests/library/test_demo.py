@@ -11,8 +11,7 @@ import pytest
 
 from chunkprefill.__main__ import main
 from chunkprefill.model import cache
-from chunkprefill.model import smollm2 as wheel
-from tests.needs import need
+from tests.needs import need_smollm2
 from tests.proof import left_to_proof
 
 
@@ -47,13 +46,6 @@ def test_the_text_is_the_same_for_any_chunk(capsys: Any) -> None:
         tuple(demo(capsys, "--model", "tiny", "--chunk", c, "some prompt")[1][-1:]) for c in ("1", "7", "999")
     }
     assert len(texts) == 1
-
-
-def need_smollm2() -> None:
-    try:
-        wheel.gguf_path()
-    except RuntimeError as error:
-        need("smollm2", False, str(error).splitlines()[0])
 
 
 def test_the_prompt_of_the_demo_itself_gives_one_text(capsys: Any) -> None:

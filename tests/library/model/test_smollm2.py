@@ -18,17 +18,15 @@ import torch
 import chunkprefill as cp
 from chunkprefill.model import gguf as ours
 from chunkprefill.model import smollm2 as wheel
-from tests.needs import need
+from tests.needs import need, need_smollm2
 
 FRANCE = "What is the capital of France?"
 
 
 @pytest.fixture(scope="module")
 def smollm2() -> Any:
-    try:
-        return cp.load_model("smollm2-135m"), cp.load_tokenizer("smollm2-135m")
-    except RuntimeError as error:
-        need("smollm2", False, str(error).splitlines()[0])
+    need_smollm2()
+    return cp.load_model("smollm2-135m"), cp.load_tokenizer("smollm2-135m")
 
 
 def test_the_same_text_for_any_chunk_size(smollm2: Any) -> None:
@@ -75,10 +73,8 @@ def gguf_package() -> Any:
 
 def test_our_reader_and_the_gguf_package_agree() -> None:
     package = gguf_package()
-    try:
-        path = wheel.gguf_path()
-    except RuntimeError as error:
-        need("smollm2", False, str(error).splitlines()[0])
+    need_smollm2()
+    path = wheel.gguf_path()
     file, reader = ours.GgufFile(path), package.GGUFReader(path)
     for name in ("general.alignment", "llama.rope.freq_base", "tokenizer.ggml.add_bos_token"):
         if name in reader.fields:
@@ -290,6 +286,48 @@ def test_a_damaged_file_is_fetched_again(shop: Path, capsys: Any) -> None:
     assert "damaged" in capsys.readouterr().err
 
 
+def test_weights_that_are_damaged_or_may_not_be_read_are_not_fetched(shop: Path, monkeypatch: Any) -> None:
+    """Tests and notebooks that need them are skipped, then, where they cannot be had anew."""
+    path = wheel.gguf_path()
+    assert wheel.is_fetched()
+    path.write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(wheel, "_download", offline)
+    with pytest.raises(RuntimeError, match="no index here"):
+        wheel.gguf_path()
+    assert not wheel.is_fetched()
+
+    def refused(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(wheel, "_sha256", refused)
+    assert not wheel.is_fetched()
+    monkeypatch.setattr(wheel, "cache_dir", homeless)
+    assert not wheel.is_fetched()
+
+
+def offline(folder: Path) -> Path:
+    raise OSError("no index here")
+
+
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """And not the index, which nothing was asked of."""
+    (tmp_path / "file").touch()
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv("CHUNKPREFILL_CACHE", "")
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+        monkeypatch.setenv(name, str(tmp_path / "file" / "in the way"))
+        assert wheel.fetch() == 1
+        said = capsys.readouterr().err
+        assert str(tmp_path) in said and "CHUNKPREFILL_CACHE" in said and "PyPI" not in said
+    monkeypatch.setattr(wheel, "cache_dir", homeless)
+    assert wheel.fetch() == 1
+    assert "home directory" in capsys.readouterr().err
+
+
 def test_a_wheel_carried_by_hand_serves(shop: Path, monkeypatch: Any) -> None:
     wheel.cache_dir().mkdir()
     (wheel.cache_dir() / shop.name).write_bytes(shop.read_bytes())
@@ -303,9 +341,11 @@ def test_other_content_is_refused_and_not_kept(shop: Path) -> None:
     with pytest.raises(RuntimeError, match="sha256"):
         wheel.gguf_path()
     assert os.listdir(wheel.cache_dir()) == []
-    shop.write_bytes(b"no zip")
-    with pytest.raises(RuntimeError, match="zip"):
-        wheel.gguf_path()
+    whole = shop.read_bytes()
+    for content in (b"no zip", whole[:-30], whole.replace(b"something", b"\xff" * 9)):
+        shop.write_bytes(content)
+        with pytest.raises(RuntimeError, match=f"{shop} is cut off, or no such wheel"):
+            wheel.gguf_path()
 
 
 def test_no_network_lists_the_ways(tmp_path: Path) -> None:
