@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 
 import colab_check
 import colab_env
 import pytest
+
+from tests.needs import ROOT, need, tracked
 
 STEPS = ("resolver", "widget_tables", "setup_cell", "notebooks", "torch_free")
 FREEZE = """
@@ -77,11 +80,22 @@ def test_what_is_missing_is_said_and_fails_where_required(steps, capsys, monkeyp
     assert f"MISSING {what}: get it there" in out and ("FAILED" in out) == bool(status)
 
 
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """A package index that pip reaches: it fetches what this package is built with, and looks up the rest."""
+    builder = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"][0]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries", "0", builder]
+    done = subprocess.run(command, cwd=tmp_path_factory.mktemp("index"), capture_output=True, text=True)
+    said = (done.stderr.strip().splitlines() or ["?"])[-1]
+    need("index", done.returncode == 0, f"pip cannot download {builder}: {said}")
+
+
 @pytest.mark.parametrize(
     "numpy, widgets, told", [("2.1.3", "7.7.1", ""), ("1.25.2", "7.7.1", "numpy 1.25.2 ->")]
 )
-def test_pip_says_what_installing_would_change(tmp_path, monkeypatch, numpy, widgets, told):
+def test_pip_says_what_installing_would_change(index, tmp_path, monkeypatch, numpy, widgets, told):
     """A list on which everything is new enough passes; one with an old numpy does not."""
+    tracked("pyproject.toml")
     (tmp_path / "shared/colab").mkdir(parents=True)
     text = FREEZE.format(numpy=numpy, ipywidgets=widgets)
     (tmp_path / "shared/colab/pip-freeze.txt").write_text(text)
@@ -107,6 +121,7 @@ def test_a_python_of_another_version_is_missing(monkeypatch):
 
 
 def test_an_archive_holds_the_files_as_they_lie_here(tmp_path):
+    tracked("pyproject.toml")
     colab_env.pack_tree(tmp_path / "a/b.tar.gz", top="chunkprefill-main")
     done = subprocess.run(["tar", "tzf", tmp_path / "a/b.tar.gz"], capture_output=True, text=True)
     listed = done.stdout.split()
