@@ -237,9 +237,24 @@ def require_sandbox(limits: Limits) -> None:
         column_of(platform.machine())
     except ValueError as error:
         raise SandboxError(str(error)) from None
-    done = _tried(limits, as_root=runs_as_root())
+    as_root = runs_as_root()
+    done = _tried(limits, as_root=as_root)
     if done.returncode:
         raise SandboxError(cause(done.stderr.strip(), done.returncode))
+    if as_root and (closed := closed_to_others()):
+        raise SandboxError(
+            f"where the superuser grades, student code is another user, who may not read {closed}: "
+            "chmod -R a+rX the environment, or grade as a plain user"
+        )
+
+
+def closed_to_others() -> str | None:
+    """What of Python and its libraries only the owner may read, as where an environment is made with umask 077."""
+    for place in (os.path.realpath(sys.executable), os.__file__, *(here for here, _ in libraries(ALWAYS))):
+        for path in (place, os.path.join(place, "__init__.py")):
+            if os.path.exists(path) and not os.stat(path).st_mode & 0o004:
+                return path
+    return None
 
 
 def _tried(limits: Limits, *, as_root: bool) -> subprocess.CompletedProcess[str]:

@@ -219,6 +219,23 @@ def test_other_causes_are_named(tmp_path, monkeypatch):
         graded(tmp_path / "in", tmp_path / "out")
 
 
+@linux
+def test_an_environment_that_only_the_superuser_may_read_is_refused_by_name(walls, tmp_path, monkeypatch):
+    """As one that was made with umask 077: else each student's code would fail to start, and be said to crash."""
+    package = tmp_path / "numpy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    a_class(tmp_path / "in", 1)
+    monkeypatch.setattr(sandbox, "libraries", lambda names: [(str(package), "/site/numpy")])
+    for closed, mode in ((package / "__init__.py", 0o600), (package, 0o700)):
+        closed.chmod(mode)
+        assert sandbox.closed_to_others() == str(closed)
+        if sandbox.runs_as_root():
+            with pytest.raises(SandboxError, match=f"may not read {closed}: chmod -R"):
+                graded(tmp_path / "in", tmp_path / "out")
+            assert not (tmp_path / "out").exists(), "refused before anything runs"
+
+
 def test_a_bug_of_the_graders_own_stops_no_other_and_tells_students_nothing(walls, tmp_path, capfd):
     world.hand_in(tmp_path / "in", "Ada", *world.HONEST)
     world.hand_in(tmp_path / "in", "Bob", "number = 13", *world.HONEST[1:])
