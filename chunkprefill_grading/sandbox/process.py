@@ -394,12 +394,12 @@ class PipeSession(Asking):
     def _state(self) -> str:
         """The kernel's letter: R runs, or would if it had a processor; S and D wait; "" is no more."""
         with suppress(OSError, IndexError):
-            return Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return fields_of(f"/proc/{self._pid}/stat")[0]
         return ""
 
     def _cpu_time(self) -> float:
         try:
-            fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+            fields = fields_of(f"/proc/{self._pid}/stat")
             return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
         except (OSError, ValueError, IndexError):
             return 0.0
@@ -421,7 +421,7 @@ class PipeSession(Asking):
         parents: dict[int, int] = {}  # a kernel that does not list children
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError, ValueError, IndexError):
-                parents[int(stat.read_text().rpartition(")")[2].split()[1])] = int(stat.parent.name)
+                parents[int(fields_of(stat)[1])] = int(stat.parent.name)
         while pid in parents:
             pid = parents[pid]
         return pid
@@ -440,6 +440,11 @@ class PipeSession(Asking):
             return Crashed("", "the process ended itself")
         named = next((name for name in SIGNALS if getattr(signal, name, -1) == number), "a signal")
         return Crashed("", f"the process was ended by {named}")
+
+
+def fields_of(stat: str | Path) -> list[str]:
+    """What the kernel tells of a process behind its name, which student code may set, and to what is no text."""
+    return Path(stat).read_bytes().rpartition(b")")[2].decode("ascii").split()
 
 
 def grader_seconds() -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import chunkprefill as cp
 from chunkprefill_grading.sandbox.limits import Limits
 from chunkprefill_grading.sandbox.notebook_env import plain_python
-from chunkprefill_grading.sandbox.process import Clock, PipeSession
+from chunkprefill_grading.sandbox.process import Clock, PipeSession, fields_of
 from chunkprefill_grading.sandbox.returned import rebuilt
 from chunkprefill_grading.sandbox.session import (
     ArraySpec,
@@ -298,3 +298,9 @@ def test_seconds_of_a_process_that_is_no_more_are_the_last_that_were_told():
     before = session._process_seconds()
     session._pid = 2**22 + 1  # above the largest number that the kernel gives
     assert before > 0 and session._process_seconds() == before and PipeSession._state(session) == ""
+
+
+def test_a_name_that_is_no_text_hides_nothing_of_a_process(tmp_path):
+    """Student code may name its process; its state is read behind the last bracket."""
+    (tmp_path / "stat").write_bytes(b"7 (\xff) R 1 \x80) S 1 7")
+    assert fields_of(tmp_path / "stat") == ["S", "1", "7"]

@@ -65,6 +65,10 @@ PEEKING = [
             "/root",
         )
     ),
+    after(  # the grader reads the lines in which the kernel tells of the process, and this name among them
+        "a name of the process that is no text",
+        "import ctypes\nctypes.CDLL(None).prctl(15, b'\\xff) R 1 \\x80', 0, 0, 0)",
+    ),
     closed(
         "a link to a file outside", "import os\nos.symlink('/etc/passwd', '/tmp/l')\nopen('/tmp/l').read()"
     ),
