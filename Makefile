@@ -5,6 +5,10 @@ BOOK_ENV ?= .venv-book
 RUN      := $(VENV)/bin/python
 PIP      := -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
+# Whatever the surroundings say: files are UTF-8, a script finds its neighbours, pip installs into the environment.
+export PYTHONUTF8 := 1
+export PIP_USER := 0
+unexport PYTHONSAFEPATH
 .PHONY: mutants help book html setup test quick proof soak check lint types unit unit-shown nbval weights engines demo notebooks pages \
         pages-check stamp vendor colab-check links lock look pdf pageweight clean
 # Two workers on two cores, at most four: each loads torch. Neighbours share fixtures and stay together; who is
@@ -25,7 +29,7 @@ book: html ## build the book in a light environment (no torch), serve it, print 
 html: $(BOOK_ENV)/.ready ## build the book only, into _build/html; any warning is an error
 	@$(BOOK_ENV)/bin/python tools/ledger.py --check # evidence against a claim is an error too
 	@$(BOOK_ENV)/bin/python tools/live.py # what the pages run in the reader's browser
-	$(BOOK_ENV)/bin/jupyter-book build . -W -n --keep-going
+	$(BOOK_ENV)/bin/python $(BOOK_ENV)/bin/jupyter-book build . -W -n --keep-going
 	@test -f _build/html/index.html || { echo "the book was not built: is jupyter-book older than 2?"; exit 1; }
 
 # --- prove ------------------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ pageweight: html $(VENV)/.ready ## what each page weighs on a phone: bytes, pain
 	$(RUN) tools/pageweight.py --out benchmarks/results/pageweight.json
 
 links: $(VENV)/.ready ## ask every outside link whether it still answers (needs the internet)
-	$(VENV)/bin/jupyter-book build . --builder linkcheck
+	$(RUN) $(VENV)/bin/jupyter-book build . --builder linkcheck
 
 vendor: $(VENV)/.ready ## fetch the vendored scripts again, at their pinned versions
 	$(RUN) tools/vendor.py
