@@ -23,9 +23,11 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the committed outputs are a
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 # Where a home cannot be written, or is new, these programs say so on stderr: each gets a folder of its own.
+# So does Jupyter's data, where a user's own kernel might stand in for this environment's.
+os.environ.pop("JUPYTER_PATH", None)
 SETTINGS = Path(tempfile.mkdtemp(prefix="chunkprefill-nbval-"))
 atexit.register(shutil.rmtree, SETTINGS, ignore_errors=True)
-for name in ("MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
+for name in ("MPLCONFIGDIR", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
     folder = SETTINGS / name.lower()
     folder.mkdir()
     os.environ[name] = str(folder)
