@@ -8,6 +8,7 @@ import os
 # cores, and passes of small models take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["PYTHON_COLORS"] = "0"  # of the tracebacks and usages that tests read, where FORCE_COLOR is set
 
 
 import pytest

@@ -38,7 +38,7 @@ def executed(tmp_path_factory):
 
 def nbval(path):
     """What `make nbval` runs, on another folder."""
-    config = ["--nbval", "--nbval-sanitize-with", str(ROOT / "tests/nbval-sanitize.cfg")]
+    config = ["--color=no", "--nbval", "--nbval-sanitize-with", str(ROOT / "tests/nbval-sanitize.cfg")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *config, str(path)]
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
