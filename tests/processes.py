@@ -18,7 +18,7 @@ def children() -> set[int]:
     mine = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
                 mine.add(int(stat.parent.name))
     return mine
 

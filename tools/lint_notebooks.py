@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -120,7 +121,8 @@ def _text(content: str | list[str]) -> str:
 
 
 def _paths(text: str) -> Iterator[str]:
-    own = [str(place) for place in (ROOT, Path.home()) if len(place.parts) > 1 and str(place) in text]
+    home = os.path.expanduser("~")  # "~" for a user who has none
+    own = [str(place) for place in (ROOT, Path(home)) if len(place.parts) > 1 and str(place) in text]
     for path in [*own[:1], *(found[0] for found in ABSOLUTE.finditer(text))][:1]:
         yield f"an absolute path, {path}"
 

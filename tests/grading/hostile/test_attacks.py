@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import platform
 import re
@@ -145,7 +146,7 @@ def test_the_key_and_the_others_are_out_of_reach(stage: Path, tmp_path: Path) ->
         tmp_path,
         tmp_path / "key.json",
         stage,
-        Path.home() / ".ssh",
+        os.path.expanduser("~/.ssh"),
         Path(__file__).resolve().parents[3],
     ]
     wanted = [*map(str, wanted), *PRIVATE]
