@@ -250,9 +250,8 @@ LEFT_BEHIND = [
         "a core of its memory",
         "import resource\nresource.setrlimit(resource.RLIMIT_CORE, (1 << 30, 1 << 30))",
     ),
-    after(
-        "a deep stack", "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): return [f()]\nf()", "crashed"
-    ),
+    # its frames lie on the heap: the grader sees too much memory, or Python finds none first and raises an error
+    after("a deep stack", "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): return [f()]\nf()"),
     after("an expression without end", "eval('-' * 10 ** 6 + '1')"),
     after("brackets without end", "eval('(' * 10 ** 5 + ')' * 10 ** 5)"),
     Attack(
