@@ -9,8 +9,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from chunkprefill.measure import measured
-from chunkprefill.plots.dashboard import plain
-from chunkprefill.plots.style import BADGES, Picture, Table
+from chunkprefill.plots.style import BADGES, Picture, Table, plain
 from chunkprefill_course.digests import digest as read_digest
 
 Row = Mapping[str, Any]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from chunkprefill.scheduling.trace import Trace
+from chunkprefill.whole import as_real
 
 MOST_CELLS = 20_000  # of one picture: more cannot be told apart, and make a page of many megabytes
 
@@ -41,7 +41,7 @@ def ran(trace: Trace, name: str = "the trace") -> None:
 
 def ends_after(until: float | None) -> None:
     """ValueError for an axis that would end at 0 s or before."""
-    if until is not None and not (isinstance(until, Real) and 0 < until < math.inf):
+    if until is not None and ((end := as_real(until)) is None or not 0 < end < math.inf):
         raise ValueError(f"until={until!r}: the axis ends after 0 s")
 
 
@@ -52,13 +52,14 @@ def one_of(name: str, value: Any, known: Iterable[Any]) -> None:
         raise ValueError(f"no {name} {value!r}; there are {', '.join(map(str, known))}")
 
 
-def amounts(name: str, values: Iterable[Any], *, least: int = 1) -> list[float]:
-    """`values` as finite numbers of at least 0, `least` of them."""
+def amounts(name: str, values: Iterable[Any]) -> list[float]:
+    """`values` as finite numbers of at least 0, one or more of them."""
     numbers = list(values)
-    if len(numbers) < least:
-        raise ValueError(f"{name} has {len(numbers)} numbers, at least {least} needed")
+    if not numbers:
+        raise ValueError(f"{name} has 0 numbers, at least 1 needed")
     for value in numbers:
-        if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        number = as_real(value)
+        if number is None or not 0 <= number < math.inf:
             raise ValueError(f"{name} has {value!r}: a finite number of at least 0 is needed")
     return numbers
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
-from chunkprefill.measure import measured
 from chunkprefill.metrics import waits as metrics
 from chunkprefill.metrics.summary import DEFINITIONS, Spread
 from chunkprefill.plots.checks import one_of, runs
-from chunkprefill.plots.dashboard import plain
-from chunkprefill.plots.style import COLOURS, Picture, Table, Words, figure, picture
+from chunkprefill.plots.style import COLOURS, Picture, Table, Words, figure, picture, plain, writer
 from chunkprefill.scheduling.trace import Trace
 
 if TYPE_CHECKING:
@@ -93,8 +91,7 @@ def cdf_picture(
 
     words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from.
     """
-    words.setdefault("badge", "simulated")
-    table = spread_table(traces, metric, say=measured if words["badge"] == "measured" else plain)
+    table = spread_table(traces, metric, say=writer(words, "simulated"))
     said = "; ".join(f"{row[0]}: median {row[1]}, P99 {row[3]}, maximum {row[4]}" for row in table.rows)
     with figure(height / 100) as fig:
         cdf(traces, fig.add_subplot(), metric, tail=tail)
@@ -179,8 +176,7 @@ def frontier_picture(
     """
     columns = Columns(x, y, by, point)
     rows = _checked(rows, columns)
-    words.setdefault("badge", "simulated")
-    say = measured if words["badge"] == "measured" else plain
+    say = writer(words, "simulated")
     ends = "; ".join(
         f"{name}: {say(series[0][y], 's')} at {say(series[0][x], '')} to {say(series[-1][y], 's')} at "
         f"{say(series[-1][x], '')}"

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from chunkprefill.measure import measured
 from chunkprefill.metrics import waits as metrics
 from chunkprefill.metrics.events import Events
 from chunkprefill.metrics.overtime import max_over, over_time
 from chunkprefill.metrics.summary import Spread
 from chunkprefill.plots.checks import ran
-from chunkprefill.plots.style import COLOURS, Picture, Table, Words, figure, picture
+from chunkprefill.plots.style import COLOURS, Picture, Table, Words, figure, picture, plain, writer
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
 
@@ -125,19 +124,11 @@ def run_table(trace: Trace, n: int = 8, *, say: Callable[[float, str], str] | No
     """What the panels show, in `n` stretches of time. say: writes (value, unit); default: plain numbers."""
     t, say = over_time(trace, n), say or plain
     header = ("until", "longest step", "in chunks", "decodes", "waiting", "running", "blocks", "evicted")
-    rows = [
-        (
-            say(t.edges[i + 1], "s"),
-            say(t.step_max[i], "s"),
-            say(t.prefill[i] + t.recompute[i], ""),
-            say(t.decode[i], ""),
-            say(t.waiting[i], ""),
-            say(t.running[i], ""),
-            f"{t.blocks[i]:,.0f}",
-            str(t.evictions[i]),
-        )
-        for i in range(n)
-    ]
+    rows = []
+    for i in range(n):
+        counts = t.prefill[i] + t.recompute[i], t.decode[i], t.waiting[i], t.running[i]
+        times = say(t.edges[i + 1], "s"), say(t.step_max[i], "s")
+        rows.append((*times, *(say(x, "") for x in counts), f"{t.blocks[i]:,.0f}", str(t.evictions[i])))
     return Table(header=header, rows=rows, caption="tokens are those of an average step; 0 where none ran")
 
 
@@ -161,8 +152,7 @@ def dashboard_picture(
     if unknown := [name for name in panels if name not in {*PANELS, *WAITS}]:
         raise ValueError(f"panels {unknown}: choose from {known}")
     ran(trace)
-    words.setdefault("badge", "simulated")
-    say = measured if words["badge"] == "measured" else plain
+    say = writer(words, "simulated")
     with figure(1.25 * len(panels) + 0.5) as fig:
         axes = fig.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
         own = {"first tokens": partial(first_tokens, by=by), "gaps": partial(gaps, by=by)}
@@ -190,14 +180,5 @@ def _finish(ax: Axes, title: str, words: Sequence[tuple[str, str]]) -> None:
     ax.margins(x=0)
     right = 1.0
     for word, colour in reversed(words):
-        text = ax.annotate(
-            word, (right, 1.02), xycoords="axes fraction", ha="right", va="bottom", color=colour
-        )
-        right -= 0.026 * len(str(text.get_text())) + 0.02
-
-
-def plain(value: float, unit: str) -> str:
-    """A number that was priced or counted: `12.3 ms`, `1,234`."""
-    if unit == "s":
-        return f"{value * 1e3:,.3g} ms" if 0 < abs(value) < 1 else f"{value:,.3g} s"
-    return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
+        ax.annotate(word, (right, 1.02), xycoords="axes fraction", ha="right", va="bottom", color=colour)
+        right -= 0.026 * len(word) + 0.02

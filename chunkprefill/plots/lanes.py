@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Unpack
 
-from chunkprefill.measure import measured
 from chunkprefill.plots.checks import ends_after, runs
-from chunkprefill.plots.style import Canvas, Picture, Table, Words, round_step
+from chunkprefill.plots.style import Canvas, Picture, Table, Words, round_step, writer
 from chunkprefill.plots.timeline import milliseconds
 from chunkprefill.scheduling.core import Step
 from chunkprefill.scheduling.trace import Trace
@@ -47,8 +46,7 @@ def lanes_picture(
         if begin[title] < 0 or not shown[title]:
             raise ValueError(f"{title}: no step {begin[title]} among {len(trace.steps)}")
     end = until or max(steps[-1].end - steps[0].scheduled for steps in shown.values())
-    words.setdefault("badge", "simulated")
-    say: Any = measured if words["badge"] == "measured" else _short
+    say = writer(words, "simulated", _short)
     tall = HEAD + 2 * LANE + GAP + 22
     canvas = Canvas(26 + tall * len(shown) + 46)
     keys = (("scheduling", "scheduling"), ("prefill", "with a chunk"), ("decode", "decodes alone"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from chunkprefill.measure import measured
 from chunkprefill.metrics.breakdown import WORDS, Breakdown, breakdown
+from chunkprefill.plots.checks import amounts
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
 from chunkprefill.scheduling.trace import Trace
 
@@ -29,7 +29,8 @@ def breakdown_picture(
     runs = rows if isinstance(rows, Mapping) else {"": rows}
     if not runs:
         raise ValueError("no runs to draw: {title: trace} is empty")
-    shown = {title: _amounts(title, one) for title, one in runs.items()}
+    shown = {title: _parts(title, one) for title, one in runs.items()}
+    write = measured if badge == "measured" else _plain
     left, right, tall = 212.0, WIDTH - 150.0, 30.0
     canvas = Canvas(sum(tall * len(parts) + (34 if title else 6) for title, parts in shown.items()) + 4)
     table: list[tuple[object, ...]] = []
@@ -44,16 +45,13 @@ def breakdown_picture(
             canvas.text(left - 8, y + 19, name, anchor="end", bold=first)
             wide = (right - left) * seconds / longest
             canvas.rect(left, y + 3, max(wide, 1), 20, "scheduling", opacity=1 if first else 0.55, radius=2)
-            words = f"{_say(seconds, badge)} · {seconds / total:.0%}"
+            words = f"{write(seconds)} · {seconds / total:.0%}"
             canvas.text(left + max(wide, 1) + 6, y + 19, words, bold=first)
-            table.append((title, name, _say(seconds, badge), _share(seconds / total, badge)))
+            table.append((title, name, write(seconds), write(seconds / total, "%")))
             y += tall
+        each = ", ".join(f"{name} {write(seconds)} a step" for name, seconds in parts.items())
         largest = max(parts, key=lambda name: parts[name])
-        said.append(
-            f"{title + ': ' if title else ''}"
-            + ", ".join(f"{name} {_say(s, badge)} a step" for name, s in parts.items())
-            + f". The largest is {largest}."
-        )
+        said.append(f"{title + ': ' if title else ''}{each}. The largest is {largest}.")
     columns = ["run", "part", "a step", "of all parts"]
     if list(shown) == [""]:
         columns, table = columns[1:], [row[1:] for row in table]
@@ -66,22 +64,19 @@ def breakdown_picture(
     )
 
 
-def _amounts(title: str, one: Trace | Breakdown | Amounts) -> dict[str, float]:
+def _parts(title: str, one: Trace | Breakdown | Amounts) -> dict[str, float]:
+    """Seconds of each part, by its name in words."""
     if isinstance(one, Trace):
         one = breakdown(one)
     if isinstance(one, Breakdown):
         one = {WORDS[name]: seconds for name, seconds in one.parts.items()}
-    parts = {str(name): float(seconds) for name, seconds in one.items()}
-    if not all(math.isfinite(s) and s >= 0 for s in parts.values()) or not sum(parts.values()) > 0:
-        raise ValueError(f"{title or 'parts'}: seconds at least 0, and not all 0, are needed: {parts}")
+    parts = {str(name): seconds for name, seconds in one.items()}
+    if not sum(amounts(title or "the run", parts.values())) > 0:
+        raise ValueError(f"{title or 'the run'}: seconds that are not all 0 are needed: {parts}")
     return parts
 
 
-def _say(seconds: float, badge: str) -> str:
-    if badge == "measured":
-        return measured(seconds)
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
-
-
-def _share(share: float, badge: str) -> str:
-    return measured(share, "%") if badge == "measured" else f"{share:.0%}"
+def _plain(value: float, unit: str = "s") -> str:
+    if unit == "%":
+        return f"{value:.0%}"
+    return f"{1e3 * value:.3g} ms" if value >= 1e-3 else f"{1e6 * value:.3g} µs"

@@ -18,7 +18,9 @@ from chunkprefill.plots.style import (
     WordsAndAlt,
     figure,
     picture,
+    plain,
     round_step,
+    writer,
 )
 from chunkprefill.whole import briefly, whole_number
 
@@ -215,7 +217,7 @@ def share_picture(
     Raises ValueError for no row, a row whose sum is 0, or more than four parts.
     """
     one_of("scale", scale, ("each", "all"))
-    words.setdefault("badge", "counted")
+    write = writer(words, "counted")
     names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
     tints = (("prefill", 1.0), ("prefill", 0.4), ("ink", 0.25), ("ink", 0.1))
     if not 1 <= len(names) <= len(tints):
@@ -226,19 +228,14 @@ def share_picture(
     looks = dict(zip(names, tints))
     totals = {row: sum(parts.values()) for row, parts in bars.items()}
     longest = max(totals.values())
-
-    def write(amount: float) -> str:
-        return measured(amount, unit) if words["badge"] == "measured" else f"{_short(amount)} {unit}".strip()
-
     tall, top = 74.0, 8.0 + 26 * len(names)
     canvas = Canvas(top + tall * len(bars))
     for k, name in enumerate(names):  # a key above the bars: part names are too long to sit inside
-        canvas.rect(0, 26 * k, 18, 18, looks[name][0], opacity=looks[name][1], radius=3)
-        canvas.text(26, 26 * k + 15, name)
+        canvas.key(0, 26 * k, name, looks[name][0], opacity=looks[name][1])
     for k, (row, parts) in enumerate(bars.items()):
         y, x = top + k * tall, 0.0
         canvas.text(0, y + 22, row, bold=True)
-        canvas.text(WIDTH, y + 22, write(totals[row]), anchor="end")
+        canvas.text(WIDTH, y + 22, write(totals[row], unit), anchor="end")
         for name, amount in parts.items():
             wide = WIDTH * amount / (totals[row] if scale == "each" else longest)
             fill, opacity = looks[name]
@@ -249,7 +246,7 @@ def share_picture(
             x += wide
     table = Table(
         header=("", *names),
-        rows=[(row, *(write(parts.get(name, 0)) for name in names)) for row, parts in bars.items()],
+        rows=[(row, *(write(parts.get(name, 0), unit) for name in names)) for row, parts in bars.items()],
     )
     return canvas.picture(table=table, **words)
 
@@ -367,8 +364,8 @@ def curve_picture(
         rows = [
             (
                 # a size that was chosen is whole; another x was measured
-                measured(x, "") if is_measured and x != int(x) else _short(x),
-                *(measured(y, unit) if is_measured and y is not None else _short(y) for y in ys),
+                measured(x, "") if is_measured and x != int(x) else plain(x, ""),
+                *(measured(y, unit) if is_measured and y is not None else plain(y, "") for y in ys),
             )
             for x, ys in zip(xs, table)
         ]
@@ -467,10 +464,3 @@ def _spans(row: Sequence[bool]) -> str:
         else:
             spans.append([j, j])
     return ", ".join(f"{a}–{b}" if b > a else f"{a}" for a, b in spans) or "nothing"
-
-
-def _short(value: float | None) -> str:
-    """Three figures, thousands set apart; a dash where there is nothing."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

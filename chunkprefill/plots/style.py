@@ -6,14 +6,14 @@ import io
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 
-from chunkprefill.measure import MEASURED_SVG
+from chunkprefill.measure import MEASURED_SVG, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,6 +182,22 @@ class WordsAndAlt(Words):
     alt: Required[str]
 
 
+def plain(value: float | None, unit: str = "s") -> str:
+    """A number that was priced or counted, as `measured` takes it: `12.3 ms`, `1,234 MiB`, `25%`; a dash for none."""
+    if value is None:
+        return "–"
+    if unit == "s":
+        return f"{value * 1e3:,.3g} ms" if 0 < abs(value) < 0.9995 else f"{value:,.3g} s"
+    if unit == "%":
+        return f"{100 * value:,.0f}%" if value >= 0.1 else f"{100 * value:.2g}%"
+    return (f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}") + (f" {unit}" if unit else "")
+
+
+def writer(words: Words, badge: str, write: Callable[..., str] = plain) -> Callable[..., str]:
+    """What writes a picture's numbers: `measured` where its badge says so, else `write`. badge: unless given."""
+    return measured if words.setdefault("badge", badge) == "measured" else write
+
+
 class Edge(TypedDict, total=False):
     """How a box looks beside its fill: `dash` such as `"4 3"` makes its edge broken, `opacity` is the fill's."""
 
@@ -224,6 +240,11 @@ class Canvas:
         self._parts.append(
             f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" fill="{_colour(fill)}"{edge}/>'
         )
+
+    def key(self, x: float, y: float, name: str, fill: str, **look: Unpack[Edge]) -> None:
+        """A swatch whose top is at y, and beside it what its colour means."""
+        self.rect(x, y, 18, 18, fill, radius=3, **look)
+        self.text(x + 26, y + 15, name)
 
     def boxes(
         self, places: Sequence[tuple[float, float, float, float]], fill: str, *, dash: str = ""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
-from chunkprefill.measure import measured
 from chunkprefill.metrics.timelines import RequestTimeline, request_timelines
 from chunkprefill.plots.checks import ends_after, runs
 from chunkprefill.plots.grid import task
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table, round_step
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table, Words, round_step, writer
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
 
@@ -53,25 +52,25 @@ def timeline_table(traces: Mapping[str, Trace], *, say: Callable[[float], str] =
 def timeline_picture(
     traces: Mapping[str, Trace],
     *,
-    caption: str,
     mark: Sequence[Rid] = (),
-    badge: str = "simulated",
-    source: str = "",
     until: float | None = None,
+    **words: Unpack[Words],
 ) -> Picture:
     """Timelines of the same requests under each other, on one time axis: {title: trace}.
 
     A row is a request, a box a step that it took part in, as wide as it took. Tall: a chunk of its prompt. Low:
     a decoding step. With a broken edge: computed again after an eviction. A thin line is waiting, from arrival
-    to the first box. mark: requests of which the one with the longest gap gets an arrow with its length. until:
-    where the axis ends, s. badge "measured" writes its numbers as measured ones. The table has them all.
+    to the first box. The table has all numbers.
 
+    mark:  requests of which the one with the longest gap gets an arrow with its length
+    until: where the axis ends, s
+    words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from
     ValueError names what cannot be drawn: no trace, an empty one, an unknown request, too many requests.
     """
     if isinstance(mark, str):
         mark = (mark,)
     told = _checked(traces, mark, until)
-    say: Any = measured if badge == "measured" else milliseconds
+    say = writer(words, "simulated", milliseconds)
     end = until or max(trace.steps[-1].end for trace in traces.values())
     names = [str(rid) for rid in next(iter(told.values()))]
     scale = _Scale(min(0.4 * WIDTH, 14 + LETTER * max(map(len, names))), end)
@@ -84,14 +83,9 @@ def timeline_picture(
         if mark:
             _draw_mark(canvas, rows, scale, top, mark, say)
     _draw_axis(canvas, scale, tall * len(told) + 4)
-    words = " ".join(f"{title}: {_said(rows, say)}." for title, rows in told.items())
-    return canvas.picture(
-        alt=f"Timelines to scale. {words}",
-        caption=caption,
-        badge=badge,
-        source=source,
-        table=timeline_table(traces, say=say),
-    )
+    said = " ".join(f"{title}: {_said(rows, say)}." for title, rows in told.items())
+    table = timeline_table(traces, say=say)
+    return canvas.picture(alt=f"Timelines to scale. {said}", table=table, **words)
 
 
 def _checked(

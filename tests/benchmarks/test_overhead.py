@@ -336,9 +336,18 @@ def test_a_breakdown_s_picture_says_its_numbers(tiny):
     assert "deciding 1 ms" in cited.alt and "rest 3 µs" in cited.alt and "≈" not in str(cited)
 
 
-@pytest.mark.parametrize("parts", [{}, {"a": 0.0}, {"a": -1.0}, {"a": float("nan")}, {"a": float("inf")}])
-def test_parts_that_cannot_be_drawn_are_refused(parts):
-    with pytest.raises(ValueError, match="not all 0, are needed"):
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({}, "x has 0 numbers, at least 1 needed"),
+        ({"a": 0.0}, "x: seconds that are not all 0 are needed"),
+        ({"a": -1.0}, "x has -1.0: a finite number of at least 0 is needed"),
+        ({"a": float("nan")}, "x has nan: a finite number"),
+        ({"a": float("inf")}, "x has inf: a finite number"),
+    ],
+)
+def test_parts_that_cannot_be_drawn_are_refused(parts, words):
+    with pytest.raises(ValueError, match=words):
         cp.breakdown_picture({"x": parts})
 
 
