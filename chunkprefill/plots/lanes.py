@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Unpack
 
 from chunkprefill.plots.checks import ends_after, runs
-from chunkprefill.plots.style import Canvas, Picture, Table, Words, round_step, writer
+from chunkprefill.plots.style import Canvas, Picture, Scale, Table, Words, round_step, writer
 from chunkprefill.plots.timeline import milliseconds
 from chunkprefill.scheduling.core import Step
 from chunkprefill.scheduling.trace import Trace
@@ -56,14 +56,12 @@ def lanes_picture(
         canvas.text(x + 24, 15, name)
         x += 44 + 9.4 * len(name)
     for k, (title, steps) in enumerate(shown.items()):
-        _lane(canvas, 34 + k * tall, title, steps, end, say)
+        scale = Scale(steps[0].scheduled, steps[0].scheduled + end, LEFT, RIGHT)
+        _lane(canvas, 34 + k * tall, title, steps, scale, say)
     y = 34 + tall * len(shown) - 8
-    canvas.line(LEFT, y, RIGHT, y, width=1)
     step_s = round_step(end / 5)
-    for tick in (i * step_s for i in range(int(end / step_s) + 1)):
-        x = LEFT + (RIGHT - LEFT) * tick / end
-        canvas.line(x, y, x, y + 5, width=1)
-        canvas.text(x, y + 24, f"{1e3 * tick:g}", anchor="middle")
+    times = [i * step_s for i in range(int(end / step_s) + 1)]
+    canvas.axis(Scale(0.0, end, LEFT, RIGHT), y, {time: f"{1e3 * time:g}" for time in times})
     canvas.text(0, y + 24, "time, ms")
     rows = []
     for title, steps in shown.items():
@@ -82,8 +80,7 @@ def lanes_picture(
     )
 
 
-def _lane(canvas: Canvas, y: float, title: str, steps: list[Step], end: float, say: Any) -> None:
-    zero, scale = steps[0].scheduled, (RIGHT - LEFT) / end
+def _lane(canvas: Canvas, y: float, title: str, steps: list[Step], scale: Scale, say: Any) -> None:
     canvas.text(0, y + 20, title, bold=True)
     waited = _waited(steps)
     if waited > 0:
@@ -97,14 +94,14 @@ def _lane(canvas: Canvas, y: float, title: str, steps: list[Step], end: float, s
             (top, step.scheduled, step.dispatched, "scheduling"),
             (low, step.start, step.end, kind),
         ):
-            a, b = scale * (begin - zero), min(scale * (stop - zero), RIGHT - LEFT)
+            a, b = scale.x(begin), scale.x(stop)
             high = LANE if fill != "decode" else 0.6 * LANE
             if b > a:
-                canvas.rect(LEFT + a, at + LANE - high, max(b - a - 1, 0.8), high, fill, radius=1)
+                canvas.rect(a, at + LANE - high, max(b - a - 1, 0.8), high, fill, radius=1)
     for before, after in pairwise(steps):
-        left, right = scale * (before.end - zero), min(scale * (after.start - zero), RIGHT - LEFT)
+        left, right = scale.x(before.end), scale.x(after.start)
         if right - left > 2:
-            canvas.line(LEFT + left, low + LANE + 4, LEFT + right, low + LANE + 4, "trouble", width=4)
+            canvas.line(left, low + LANE + 4, right, low + LANE + 4, "trouble", width=4)
 
 
 def _waited(steps: list[Step]) -> float:

@@ -14,6 +14,7 @@ from chunkprefill.plots.style import (
     WIDTH,
     Canvas,
     Picture,
+    Scale,
     Table,
     WordsAndAlt,
     figure,
@@ -285,12 +286,9 @@ def passes_picture(
                 canvas.text(x + wide / 2, y + 50, f"P{n_chunks}", anchor="middle", fill="#fff")
             x += wide
     y = tall * len(rows) + 4
-    canvas.line(0, y, WIDTH, y, width=1)
     step = round_step(longest / 6)
-    for tick in range(int(longest / step) + 1):
-        x = WIDTH * tick * step / longest
-        canvas.line(x, y, x, y + 5, width=1)
-        canvas.text(min(max(x, 5), WIDTH - 12), y + 24, f"{tick * step:g}", anchor="middle")
+    times = [i * step for i in range(int(longest / step) + 1)]
+    canvas.axis(Scale(0.0, longest), y, {time: f"{time:g}" for time in times})
     canvas.text(WIDTH, y + 46, f"time, {unit}", anchor="end")
     table = Table(
         header=("", "passes", "all", "the longest"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from chunkprefill.measure import measured
 from chunkprefill.metrics.breakdown import WORDS
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table
 
 MOST_BYTES, MOST_EVENTS = 5_000_000, 50_000
 PROFILED = {**WORDS, "pass": "the pass", "wait": "waiting for the GPU"}
@@ -84,59 +84,41 @@ def profile_picture(
     names = list(dict.fromkeys(name for name, *_ in inside))
     top = 30 + tall * len(lanes) + 34
     canvas = Canvas(top + 34 + 30 * len(names) + 34)
-
-    def at(us: float) -> float:
-        return left + (WIDTH - left) * (us - first) / (last - first)
-
+    two, between = Scale(first, last, left), Scale(begin, end, left + 76, WIDTH - 90)
     canvas.text(0, 18, "two steps, to scale", bold=True)
     for k, lane in enumerate(lanes):
         y = 30 + tall * k
         canvas.text(left - 8, y + 21, lane, anchor="end")
         for name, a, b in spans[lane]:
-            if a < last and b > first:
-                a, b = max(a, first), min(b, last)
-                busy = lane != "parts" or name == "pass"
-                if name != "wait":
-                    canvas.rect(
-                        at(a), y + 4, max(at(b) - at(a), 0.4), 24, "prefill" if busy else "scheduling"
-                    )
+            if a < last and b > first and name != "wait":
+                fill = "prefill" if lane != "parts" or name == "pass" else "scheduling"
+                canvas.rect(two.x(a), y + 4, max(two.x(b) - two.x(a), 0.4), 24, fill)
     middle = next((s for s in around if s[0] == "pass"), None)
-    if middle and at(middle[2]) - at(middle[1]) > 90:
-        x = (at(middle[1]) + at(middle[2])) / 2
+    if middle and two.x(middle[2]) - two.x(middle[1]) > 90:
+        x = (two.x(middle[1]) + two.x(middle[2])) / 2
         canvas.text(x, 30 + 21, "the pass", anchor="middle", fill="#fff")
     y = 30 + tall * len(lanes) + 2  # what is enlarged, and where it comes from
-    canvas.line(at(begin), y, left + 76, top, "scheduling", opacity=0.7, dash="4 3")
-    canvas.line(at(end), y, WIDTH - 90, top, "scheduling", opacity=0.7, dash="4 3")
-    low, high = left + 76, WIDTH - 90.0
+    for at, to in ((begin, between.left), (end, between.right)):
+        canvas.line(two.x(at), y, to, top, "scheduling", opacity=0.7, dash="4 3")
     canvas.text(0, top + 20, f"between two passes: {measured((end - begin) / 1e6)}", bold=True)
     rows: list[tuple[object, ...]] = []
     for k, name in enumerate(names):
-        y, took = top + 34 + 30 * k, 0.0
-        canvas.text(low - 8, y + 19, _brief(name), anchor="end")
-        edge = low
-        for other, a, b in inside:
-            if other == name:
-                x = low + (high - low) * (a - begin) / (end - begin)
-                wide = max((high - low) * (b - a) / (end - begin), 1)
-                canvas.rect(x, y + 4, wide, 20, "scheduling", radius=1)
-                took, edge = took + b - a, x + wide
-        canvas.text(edge + 6, y + 19, measured(took / 1e6))
-        rows.append((PROFILED.get(name, name), measured(took / 1e6), measured(took / (end - begin), "%")))
+        y, words, right = top + 34 + 30 * k, PROFILED.get(name, name), between.left
+        mine = [(a, b) for other, a, b in inside if other == name]
+        canvas.text(between.left - 8, y + 19, "reading back" if name == "read" else words, anchor="end")
+        for a, b in mine:
+            right = max(between.x(b), between.x(a) + 1)
+            canvas.rect(between.x(a), y + 4, right - between.x(a), 20, "scheduling", radius=1)
+        took = sum(b - a for a, b in mine)
+        canvas.text(right + 6, y + 19, measured(took / 1e6))
+        rows.append((words, measured(took / 1e6), measured(took / (end - begin), "%")))
     n_ops = sum(a >= begin and b <= end for _, a, b in spans.get("operators", ()))
-    alt = (
-        f"Two steps by torch's profiler, {measured((last - first) / 1e6)} in all. Between their passes lie "
-        f"{measured((end - begin) / 1e6)}: "
-        + ", ".join(f"{words} {took}" for words, took, _ in rows)
-        + f". Operators in that time: {measured(n_ops, '', digits=2)}."
-    )
+    parts = ", ".join(f"{words} {took}" for words, took, _ in rows)
     return canvas.picture(
-        alt=alt,
+        alt=f"Two steps by torch's profiler, {measured((last - first) / 1e6)} in all. Between their passes lie "
+        f"{measured((end - begin) / 1e6)}: {parts}. Operators in that time: {measured(n_ops, '', digits=2)}.",
         caption=caption or "Blue: the model computes. Green: the parts of scheduling, enlarged beneath.",
         badge="measured",
         source=about,
         table=Table(header=("part", "took", "of the time between"), rows=rows),
     )
-
-
-def _brief(name: str) -> str:
-    return {"read": "reading back"}.get(name, PROFILED.get(name, name))

@@ -6,7 +6,7 @@ import io
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -207,6 +207,21 @@ class Edge(TypedDict, total=False):
     dash: str
 
 
+@dataclass(frozen=True)
+class Scale:
+    """An axis: values from `begin` to `end` lie between `left` and `right`; one that is beyond, at that end."""
+
+    begin: float
+    end: float
+    left: float = 0.0  # user units, as `right`
+    right: float = WIDTH
+
+    def x(self, value: float) -> float:
+        """Where a value stands."""
+        share = (min(max(value, self.begin), self.end) - self.begin) / (self.end - self.begin)
+        return self.left + share * (self.right - self.left)
+
+
 class Canvas:
     """A drawing in user units (about a pixel at full width), y downwards. `.svg` is the result.
 
@@ -297,6 +312,26 @@ class Canvas:
             f'<text x="{_n(x)}" y="{_n(y)}" font-size="{size:g}" text-anchor="{anchor}" '
             f'fill="{_colour(fill)}"{weight}>{escape(words)}</text>'
         )
+
+    def axis(
+        self,
+        scale: Scale,
+        y: float,
+        marks: Mapping[float, str],
+        *,
+        width: float = 1.0,
+        drop: float = 24,
+        inside: float = 8,
+    ) -> None:
+        """A line at y with its marks, {value: words}.
+
+        drop: from there to the words' baseline; inside: how far their middles stay within the drawing.
+        """
+        self.line(scale.left, y, scale.right, y, width=width)
+        for value, words in marks.items():
+            x = scale.x(value)
+            self.line(x, y, x, y + 5, width=width)
+            self.text(min(max(x, inside), self.width - inside), y + drop, words, anchor="middle")
 
     @property
     def svg(self) -> str:

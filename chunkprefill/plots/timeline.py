@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Unpack
 
 from chunkprefill.metrics.timelines import RequestTimeline, request_timelines
 from chunkprefill.plots.checks import ends_after, runs
 from chunkprefill.plots.grid import task
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table, Words, round_step, writer
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, Words, round_step, writer
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
 
@@ -22,17 +21,6 @@ LETTER = 9.8  # user units, a letter's mean width
 def milliseconds(seconds: float) -> str:
     """`12 ms`: a number that was priced or counted."""
     return f"{seconds * 1e3:,.0f} ms"
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Seconds to user units: the axis goes from `left` to the right edge, and ends at `end` seconds."""
-
-    left: float
-    end: float
-
-    def x(self, seconds: float) -> float:
-        return self.left + min(max(seconds, 0.0), self.end) / self.end * (WIDTH - 8 - self.left)
 
 
 def timeline_table(traces: Mapping[str, Trace], *, say: Callable[[float], str] = milliseconds) -> Table:
@@ -73,7 +61,7 @@ def timeline_picture(
     say = writer(words, "simulated", milliseconds)
     end = until or max(trace.steps[-1].end for trace in traces.values())
     names = [str(rid) for rid in next(iter(told.values()))]
-    scale = _Scale(min(0.4 * WIDTH, 14 + LETTER * max(map(len, names))), end)
+    scale = Scale(0.0, end, min(0.4 * WIDTH, 14 + LETTER * max(map(len, names))), WIDTH - 8)
     tall = TITLE + (MARK if mark else 0) + ROW * len(names)
     canvas = Canvas(tall * len(told) + AXIS)
     for i, (title, rows) in enumerate(told.items()):
@@ -107,7 +95,7 @@ def _checked(
     return told
 
 
-def _draw(canvas: Canvas, rows: Mapping[Rid, RequestTimeline], scale: _Scale, top: float) -> None:
+def _draw(canvas: Canvas, rows: Mapping[Rid, RequestTimeline], scale: Scale, top: float) -> None:
     for i, (rid, line) in enumerate(rows.items()):
         y = top + (i + 0.5) * ROW
         canvas.text(scale.left - 8, y + 6, str(rid), anchor="end")
@@ -131,7 +119,7 @@ def _draw(canvas: Canvas, rows: Mapping[Rid, RequestTimeline], scale: _Scale, to
 def _draw_mark(
     canvas: Canvas,
     rows: Mapping[Rid, RequestTimeline],
-    scale: _Scale,
+    scale: Scale,
     top: float,
     mark: Sequence[Rid],
     say: Callable[[float], str],
@@ -150,14 +138,10 @@ def _draw_mark(
     )
 
 
-def _draw_axis(canvas: Canvas, scale: _Scale, y: float) -> None:
-    canvas.line(scale.left, y, scale.x(scale.end), y)
+def _draw_axis(canvas: Canvas, scale: Scale, y: float) -> None:
     step = round_step(scale.end / 5, (1, 2, 2.5, 5))
-    n = int(scale.end / step + 1e-9)
-    for i in range(n + 1):
-        x = scale.x(i * step)
-        canvas.line(x, y, x, y + 5)
-        canvas.text(min(x, WIDTH - 18), y + 22, f"{i * step:.6g}", anchor="middle")
+    times = [i * step for i in range(int(scale.end / step + 1e-9) + 1)]
+    canvas.axis(scale, y, {time: f"{time:.6g}" for time in times}, width=1.5, drop=22, inside=18)
     canvas.text((scale.left + WIDTH) / 2, y + 39, "time, s", anchor="middle")
 
 
