@@ -16,7 +16,8 @@ from chunkprefill.metrics.timelines import request_timelines
 from chunkprefill.scheduling.clients import Clients, listed
 from chunkprefill.scheduling.core import Request, Rid
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.servers.client import COMPLETIONS, Address, Client, Door, Stream, clean, in_thread
+from chunkprefill.servers.client import COMPLETIONS, Address, Client, Door, clean, in_thread
+from chunkprefill.servers.events import Stream
 
 DOOR = Door(COMPLETIONS, ids=True, extras=True)
 FIRST_S = 0.05  # until the first request is sent

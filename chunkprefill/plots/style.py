@@ -258,7 +258,8 @@ class Canvas:
 
     def key(self, x: float, y: float, name: str, fill: str, **look: Unpack[Edge]) -> None:
         """A swatch whose top is at y, and beside it what its colour means."""
-        self.rect(x, y, 18, 18, fill, radius=3, **look)
+        look.setdefault("radius", 3)
+        self.rect(x, y, 18, 18, fill, **look)
         self.text(x + 26, y + 15, name)
 
     def boxes(

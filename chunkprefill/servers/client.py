@@ -16,14 +16,14 @@ import unicodedata
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from chunkprefill.servers.events import BrokenAnswer, EventReader, Lines, json_of, message, pieces
+from chunkprefill.servers.events import BrokenAnswer, EventReader, Lines, Stream, json_of, message, pieces
 from chunkprefill.strict import words
 
 if TYPE_CHECKING:
@@ -134,39 +134,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-@dataclass
-class Stream:
-    """One request as its client saw it. Times in s since the probe began.
-
-    kind: "chat" (early), "document", "late", "stand-in" (a short chat in the document's place) or "warm-up".
-    tokens: when each event that carried tokens arrived; counts: how many tokens it carried, as far as the
-    server says. n_prompt: tokens of the prompt, as the server counted them if it did.
-    """
-
-    name: str
-    kind: str
-    round: str
-    n_prompt: int
-    n_output: int  # tokens asked for, at most
-    sent: float = 0.0
-    tokens: list[float] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    reads: int = 0  # pieces in which the network handed the answer over
-    ended: float | None = None  # when the server said that it was done
-    error: str = ""  # why it ended early; what came before is kept
-    ids: list[int] = field(default_factory=list)  # the tokens, where the server was asked for them
-
-    @property
-    def ttft(self) -> float | None:
-        """Seconds from sending to the first token; None if none came."""
-        return self.tokens[0] - self.sent if self.tokens else None
-
-    @property
-    def gaps(self) -> list[float]:
-        """[events − 1] s."""
-        return [b - a for a, b in zip(self.tokens, self.tokens[1:])]
-
-
 @dataclass(frozen=True)
 class Door:
     """How this server takes requests: found out by trying, the richest way first."""
@@ -233,6 +200,8 @@ class Client:
             timeout=httpx.Timeout(read_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=0),
         )
+        #: What the library raises for an answer that does not come as it should; `_named` says which it is.
+        self._failures = (httpx.HTTPError, httpx.InvalidURL, UnicodeError, BrokenAnswer)
         self.zero = perf_counter()
 
     async def __aenter__(self) -> Client:
@@ -258,7 +227,7 @@ class Client:
         try:
             async with self._client.stream("GET", self.address.page(path)) as response:
                 return response.status_code, await _text(response, MOST_PAGE), response.headers
-        except (self._httpx.HTTPError, self._httpx.InvalidURL, UnicodeError, BrokenAnswer) as error:
+        except self._failures as error:
             raise self._named(error) from None
 
     async def listed(self) -> list[tuple[str, dict[str, Any]]] | None:
@@ -293,7 +262,7 @@ class Client:
                     text = await _text(response, MOST_ERROR)
                     raise self._status(response.status_code, text, response.headers)
                 await self._events(stream, response)
-        except (self._httpx.HTTPError, self._httpx.InvalidURL, UnicodeError, BrokenAnswer) as error:
+        except self._failures as error:
             named = self._named(error)
             if not stream.tokens:
                 raise named from None
@@ -421,15 +390,13 @@ def _trusted() -> Any:
 def _retry_s(said: str) -> float | None:
     """Seconds that a `Retry-After` asks for: a number of them, or a date; None where it says neither."""
     try:
-        return max(0.0, float(said)) if said.strip().isdigit() else _until_date(said)
+        if said.strip().isdigit():
+            return float(said)
+        when = parsedate_to_datetime(said)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _until_date(said: str) -> float:
-    when = parsedate_to_datetime(said)
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
 async def _text(response: httpx.Response, most: int) -> str:
@@ -469,12 +436,3 @@ def in_thread(work: Coroutine[Any, Any, T]) -> T:
             with suppress(RuntimeError):  # it has ended meanwhile
                 loop.call_soon_threadsafe(task.cancel)
             raise
-
-
-async def within(seconds: float, task: Any) -> bool:
-    """Whether `task` was over in time; it is cancelled if not."""
-    try:
-        await asyncio.wait_for(task, max(seconds, 0.0))
-    except TimeoutError:
-        return False
-    return True

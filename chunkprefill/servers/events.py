@@ -1,4 +1,4 @@
-"""Server-sent events of an answer, as the usual servers write them: which carry tokens, which an error.
+"""An answer as the usual servers send it, in server-sent events, read into a `Stream` of its tokens' times.
 
 What is read is bounded and hostile: nothing of it is printed here, and `Client` cleans each message.
 """
@@ -10,7 +10,9 @@ import re
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 MOST_LINE = 1 << 18  # bytes of one event
 PIECE = 1 << 16  # bytes that one step of inflating may give
@@ -21,14 +23,37 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _NO_WORDS = ("role", "id", "name", "type", "index", "refusal")
 
 
-class Answered(Protocol):
-    """What events are read into; a `Stream` is one."""
+@dataclass
+class Stream:
+    """One request as its client saw it. Times in s since the probe began.
 
+    kind: "chat" (early), "document", "late", "stand-in" (a short chat in the document's place) or "warm-up".
+    tokens: when each event that carried tokens arrived; counts: how many tokens it carried, as far as the
+    server says. n_prompt: tokens of the prompt, as the server counted them if it did.
+    """
+
+    name: str
+    kind: str
+    round: str
     n_prompt: int
-    n_output: int
-    tokens: list[float]
-    counts: list[int]
-    ids: list[int]
+    n_output: int  # tokens asked for, at most
+    sent: float = 0.0
+    tokens: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    reads: int = 0  # pieces in which the network handed the answer over
+    ended: float | None = None  # when the server said that it was done
+    error: str = ""  # why it ended early; what came before is kept
+    ids: list[int] = field(default_factory=list)  # the tokens, where the server was asked for them
+
+    @property
+    def ttft(self) -> float | None:
+        """Seconds from sending to the first token; None if none came."""
+        return self.tokens[0] - self.sent if self.tokens else None
+
+    @property
+    def gaps(self) -> list[float]:
+        """[events − 1] s."""
+        return [b - a for a, b in pairwise(self.tokens)]
 
 
 class BrokenAnswer(ValueError):
@@ -66,9 +91,7 @@ class Lines:
         """The lines that are complete with `piece`."""
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
-        if not self._begun and len(self.rest + piece) >= len(
-            BOM_UTF8
-        ):  # a mark that may stand before the first
+        if not self._begun and len(self.rest + piece) >= len(BOM_UTF8):  # it may stand before the first line
             self._begun, self.rest, piece = True, b"", (self.rest + piece).removeprefix(BOM_UTF8)
         *lines, self.rest = _LINE_END.split(self.rest + piece)
         self._after_cr = piece.endswith(b"\r") if piece else self._after_cr
@@ -78,21 +101,19 @@ class Lines:
 
 
 class EventReader:
-    """Reads the lines of one answer into `stream`. `done`: whether the server said so; `error`: its words."""
+    """Reads the lines of one answer into `stream`.
 
-    def __init__(self, stream: Answered) -> None:
-        self.stream, self.done, self.error, self.n_events = stream, False, "", 0
-        self._data, self._name, self._said = b"", b"", 0
+    done: whether the server said so; error: its words. counted: tokens of the answer by the server's own
+    count, 0 where it says none; n_tokens: those that have come, as far as the server says.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.done, self.error, self.n_events, self.counted = stream, False, "", 0, 0
+        self._data, self._name = b"", b""
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that have come, as far as the server says."""
         return sum(self.stream.counts)
-
-    @property
-    def counted(self) -> int:
-        """Tokens of the answer by the server's own count; 0 where it says none."""
-        return self._said
 
     def line(self, line: bytes, now: float) -> None:
         """One line, whose last byte was here at `now`. An event's data may be spread over several lines."""
@@ -161,7 +182,7 @@ class EventReader:
             return None
         self.stream.n_prompt = count(usage.get("prompt_tokens")) or self.stream.n_prompt
         total = count(usage.get("completion_tokens")) or None
-        self._said = max(self._said, total or 0)
+        self.counted = max(self.counted, total or 0)
         return total
 
 
@@ -180,9 +201,7 @@ def _words(document: dict[str, Any]) -> tuple[bool | None, int, bool]:
     said = [choice.get("text")] + [
         value for name, value in (delta.items() if isinstance(delta, dict) else ()) if name not in _NO_WORDS
     ]
-    there = [
-        value for value in said if (isinstance(value, str) and value) or (isinstance(value, list) and value)
-    ]
+    there = [value for value in said if isinstance(value, str | list) and value]
     n_words = max((len(value.split()) for value in there if isinstance(value, str)), default=1)
     return bool(there) if choice else None, max(1, n_words), bool(choice.get("finish_reason"))
 

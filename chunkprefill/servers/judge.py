@@ -23,7 +23,7 @@ from statistics import median
 from typing import Protocol
 
 from chunkprefill.measure import measured
-from chunkprefill.servers.client import Stream
+from chunkprefill.servers.events import Stream
 from chunkprefill.servers.settings import changes
 
 
@@ -176,27 +176,36 @@ def in_bursts(stream: Stream) -> bool:
     return stream.reads < len(stream.tokens) / 3 or apart < len(gaps) / 3
 
 
+class Doubt(Exception):
+    """Why a round, or a whole probe, says nothing."""
+
+
 @dataclass(frozen=True)
 class _Round:
-    """One round: what it says, or why it says nothing."""
+    """What one round says: whether chats fall silent, and if not, whether newcomers pass."""
 
-    freezes: bool | None = None
+    freezes: bool
+    evidence: tuple[str, ...]
     passes: bool | None = None
     n_steps: tuple[int, int] | None = None  # of the document's prefilling, at least and at most
-    evidence: tuple[str, ...] = ()
-    doubt: str = ""
 
 
 def judge(probe: Seen) -> Verdict:
     """The verdict. Rounds that contradict each other, or say nothing, make it `unknown`."""
-    if doubt := _before_rounds(probe):
-        return _unknown(doubt)
-    usual = usual_gap(probe)
-    rounds = [_read(probe, name, usual) for name in probe.rounds]
-    if doubts := [r.doubt for r in rounds if r.doubt]:
+    rounds, doubts = [], []
+    try:
+        usual = _checked_gap(probe)
+    except Doubt as doubt:
+        return _unknown(str(doubt))
+    for name in probe.rounds:
+        try:
+            rounds.append(_read(probe, name, usual))
+        except Doubt as doubt:
+            doubts.append(str(doubt))
+    if doubts:
         return _unknown(*dict.fromkeys(doubts))
-    evidence = tuple(line for r in rounds[-1:] for line in r.evidence)
-    if len({r.freezes for r in rounds}) > 1 or rounds[0].freezes is None:
+    evidence = rounds[-1].evidence
+    if len({r.freezes for r in rounds}) > 1:
         return _unknown("one round says that chats fall silent, another that they go on", *evidence)
     step = _tokens_a_step(probe, rounds)
     if (each := tokens_an_event(probe)) > SEVERAL:
@@ -210,7 +219,7 @@ def judge(probe: Seen) -> Verdict:
         evidence = (*evidence, said)
     if rounds[0].freezes:
         return Verdict("prompts first", evidence, step, changes(probe.engine, "prompts first"), UNSEEN)
-    if len({r.passes for r in rounds}) > 1 or rounds[0].passes is None:
+    if len({r.passes for r in rounds}) > 1:
         return _unknown("newcomers passed the document in one round and not in another", *evidence)
     name = "newcomers pass" if rounds[0].passes else "stall-free by arrival"
     unseen = (*UNSEEN, ELSEWHERE) if rounds[0].passes else UNSEEN
@@ -221,61 +230,61 @@ def _unknown(*why: str) -> Verdict:
     return Verdict(UNKNOWN, tuple(why), unseen=UNSEEN)
 
 
-def _before_rounds(probe: Seen) -> str:
-    """Why the rounds need not be looked at; "" if they do."""
+def _checked_gap(probe: Seen) -> float:
+    """The usual gap, s. Doubt where the rounds need not be looked at."""
     chats = [s for s in probe.streams if s.kind == "chat"]
     if not probe.rounds:
-        return f"no round with a document was run{f': {probe.notes[-1]}' if probe.notes else ''}"
+        raise Doubt(f"no round with a document was run{f': {probe.notes[-1]}' if probe.notes else ''}")
     buffered = [s for s in probe.of("without", "chat") or chats if in_bursts(s)]
     if buffered:
-        return (
+        raise Doubt(
             f"the stream is buffered: {len(buffered[0].tokens)} tokens came in bursts. A proxy or gateway "
             "keeps them back, or the engine hands over several steps at once; their times say nothing"
         )
     usual = usual_gap(probe)
     if not usual and any(len(s.gaps) >= 8 for s in chats):
-        return (
+        raise Doubt(
             "the stream is buffered: of the chats' tokens every second one or more came together with another. "
             "A proxy or gateway keeps them back; their times say nothing"
         )
     if not usual:
-        return "too few tokens of the early chats came to know their usual gap"
-    return ""
+        raise Doubt("too few tokens of the early chats came to know their usual gap")
+    return usual
 
 
 def _read(probe: Seen, name: str, usual: float) -> _Round:
-    """What one round says."""
+    """What one round says. Doubt where it says nothing."""
     documents, chats, late = probe.of(name, "document"), probe.of(name, "chat"), probe.of(name, "late")
     for stream in (*documents, *chats, *late):
         if stream.error:
-            return _Round(doubt=f"{stream.name}: {stream.error}")
+            raise Doubt(f"{stream.name}: {stream.error}")
     if len(documents) != 1:
-        return _Round(doubt=f"{name} has {len(documents)} documents; one is needed")
+        raise Doubt(f"{name} has {len(documents)} documents; one is needed")
     if not chats:
-        return _Round(doubt=f"{name} has no early chat")
+        raise Doubt(f"{name} has no early chat")
     document = documents[0]
     if document.ttft is None:
-        return _Round(doubt="the document's first token did not come in time")
+        raise Doubt("the document's first token did not come in time")
     sent, first = document.sent, document.tokens[0]
     lasted = first - sent
     gone = [s for s in chats if s.ended is not None and s.ended <= first]
     if gone:
-        return _Round(
-            doubt=f"{len(gone)} of {len(chats)} early chats ended before the document's first token: it may "
+        raise Doubt(
+            f"{len(gone)} of {len(chats)} early chats ended before the document's first token: it may "
             "have waited for a seat (max_num_seqs, or request-level scheduling), or the answers were short"
         )
     if lasted < ENOUGH * usual:
-        return _Round(
-            doubt=f"the document's first token came after {measured(lasted)}, only {lasted / usual:.2g} "
+        raise Doubt(
+            f"the document's first token came after {measured(lasted)}, only {lasted / usual:.2g} "
             "times the usual gap: give a longer document (or the server has it cached)"
         )
     if any(not s.tokens or s.tokens[-1] < first for s in chats):
-        return _Round(doubt="an early chat got no token after the document's first one")
+        raise Doubt("an early chat got no token after the document's first one")
     if any(len(s.tokens) < 2 or s.tokens[0] >= first for s in chats):
-        return _Round(doubt="an early chat had fewer than 2 tokens, or none before the document's first one")
+        raise Doubt("an early chat had fewer than 2 tokens, or none before the document's first one")
     if any(_caught_up(s.tokens, usual) for s in chats):
-        return _Round(
-            doubt="after the chats' longest silence several of their tokens came at once: the network or this "
+        raise Doubt(
+            "after the chats' longest silence several of their tokens came at once: the network or this "
             "machine held them back, and their times say little; probe again from a quiet machine"
         )
     silent = [_silence(s.tokens, sent, first, usual) for s in chats]
@@ -288,32 +297,28 @@ def _read(probe: Seen, name: str, usual: float) -> _Round:
     ]
     if min(silent) >= WHOLE:
         together, said = _together(chats, document, usual)
-        evidence.append(said)
-        return _Round(freezes=True, n_steps=(1, 1) if together else None, evidence=tuple(evidence))
+        return _Round(True, (*evidence, said), n_steps=(1, 1) if together else None)
     if max(silent) > PARTLY:
-        return _Round(
-            doubt=f"one silence covers {share:.0%} of the document's prefilling, more than chunks of equal "
+        raise Doubt(
+            f"one silence covers {share:.0%} of the document's prefilling, more than chunks of equal "
             "size would and less than the whole of it: give a longer document"
         )
     counts = [_steps(s.tokens, sent, first, usual) for s in chats]
     if any(count is None for count in counts):
-        return _Round(
-            doubt="the chats' gaps did not grow while the document was prefilled: it ran elsewhere (another "
+        raise Doubt(
+            "the chats' gaps did not grow while the document was prefilled: it ran elsewhere (another "
             "replica, a prefill server), was cached, or its chunks are too small to be seen"
         )
     if (apart := max(_stands_out(s.tokens, sent, first) for s in chats)) > STANDS_OUT:
-        return _Round(
-            doubt=f"one silence is {apart:.2g} times as long as the chats' other gaps while the document was "
+        raise Doubt(
+            f"one silence is {apart:.2g} times as long as the chats' other gaps while the document was "
             "prefilled, which chunks of equal size would not do: probe again from a quiet machine"
         )
     least, most = min(c[0] for c in counts if c), max(c[1] for c in counts if c)
     said = f"{least}" if least == most else f"{least} to {most}"
     evidence.append(f"chats got tokens in between: {said} steps carried the document")
     passes, said = _newcomers(probe, name, usual)
-    if passes is None:
-        return _Round(doubt=said)
-    evidence.append(said)
-    return _Round(freezes=False, passes=passes, n_steps=(least, most), evidence=tuple(evidence))
+    return _Round(False, (*evidence, said), passes, (least, most))
 
 
 def _caught_up(tokens: Sequence[float], usual: float) -> bool:
@@ -380,8 +385,8 @@ def _stands_out(tokens: Sequence[float], sent: float, first: float) -> float:
     return max(gaps) / max(median(gaps), 1e-9)
 
 
-def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool | None, str]:
-    """Whether newcomers passed the document in the round `name`; None and why not.
+def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool, str]:
+    """Whether newcomers passed the document in the round `name`, and the evidence. Doubt where it cannot be told.
 
     A newcomer that waited says something only if it could have passed: if the document still had steps to go
     (`ROOM`), and if a seat was free. One that gets its first token after the document's *last* waited for its
@@ -391,21 +396,21 @@ def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool | None, str]:
     first = document.tokens[0]
     alone = [s.ttft for s in probe.of("without", "late") if s.ttft is not None]
     if not alone:
-        return None, "no late chat was answered in the round without a document"
+        raise Doubt("no late chat was answered in the round without a document")
     usually, shares, waits, crowded = max(alone), [], [], False
     for stream in late:
         left = first - stream.sent
         if left < max(ENOUGH * usual, 0.2 * (first - document.sent)) or left < 3 * usually:
             continue
         if stream.ttft is None:
-            return None, f"{stream.name}: its first token did not come in time"
+            raise Doubt(f"{stream.name}: its first token did not come in time")
         share = stream.ttft / left
         steps = median(sum(stream.sent < t < first for t in chat.tokens) for chat in chats)
         if share > PASSED and steps < ROOM:
             crowded = True
             continue
         if share >= WAITED and len(document.tokens) > 2 and stream.tokens[0] >= document.tokens[-1]:
-            return None, (
+            raise Doubt(
                 f"{stream.name} got its first token after the document's last one: it may have waited for the "
                 "document's seat (max_num_seqs), and not for its prefilling"
             )
@@ -413,17 +418,17 @@ def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool | None, str]:
         waits.append(stream.ttft)
         behind = stream.tokens[0] - first
         if behind > max(0.5 * (first - document.sent), 10 * usually):
-            return None, (
+            raise Doubt(
                 f"{stream.name} waited {measured(behind)} longer than the document: something else holds it, "
                 "a seat or other clients"
             )
     if crowded and not shares:
-        return None, (
+        raise Doubt(
             f"the document had fewer than {ROOM} steps to go when the late chats came, too few for one of them "
             "to pass it: give a longer document"
         )
     if not shares:
-        return None, (
+        raise Doubt(
             "no late chat came early enough to tell whether it waits for the document (a late chat's first "
             f"token takes {measured(usually)} without it)"
         )
@@ -432,7 +437,7 @@ def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool | None, str]:
         return True, f"{said}, long before the document's"
     if min(shares) >= WAITED:
         return False, f"{said}, with or after the document's"
-    return None, f"{said}: some waited for the document and some did not"
+    raise Doubt(f"{said}: some waited for the document and some did not")
 
 
 def _tokens_a_step(probe: Seen, rounds: Sequence[_Round]) -> StepTokens | None:

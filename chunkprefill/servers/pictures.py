@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
-from chunkprefill.servers.client import Stream
+from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import Seen
 
 MARGIN, ROW = 112.0, 34.0  # user units: left of the axis, and of one row

@@ -26,11 +26,10 @@ from chunkprefill.servers.client import (
     Client,
     Door,
     ProbeError,
-    Stream,
     clean,
     in_thread,
-    within,
 )
+from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import in_bursts
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
 from chunkprefill.whole import check_fields, whole_number
@@ -253,8 +252,10 @@ async def _probe(
         except TimeoutError:
             said = f"{address.shown} had not listed its models and metrics after {plan.seconds:g} s"
             raise ProbeError("timeout", said) from None
-        ended = await within(plan.seconds - client.now(), _workload(run))
-        if not ended:
+        try:
+            async with asyncio.timeout(max(plan.seconds - client.now(), 0.0)):
+                await _workload(run)
+        except TimeoutError:
             during = f" during {run.waits_for}" if run.waits_for else ""
             run.notes.append(f"stopped after {plan.seconds:g} s{during}; what came is kept")
         after: dict[str, float] = {}

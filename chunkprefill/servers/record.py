@@ -14,7 +14,8 @@ from typing import Any
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.style import Picture, Table
-from chunkprefill.servers.client import Stream, clean
+from chunkprefill.servers.client import clean
+from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import Verdict, judge, usual_gap
 from chunkprefill.servers.pictures import seen_picture
 from chunkprefill.strict import loads

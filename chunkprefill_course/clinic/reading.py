@@ -14,7 +14,7 @@ from math import inf, isnan, nan
 from chunkprefill.metrics.tally import quantile
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.servers.client import Stream
+from chunkprefill.servers.events import Stream
 from chunkprefill.servers.prometheus import between
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
 from chunkprefill_course.clinic.faults import CAUSES, FAULTS, FIX_FOR, HEALTHY, REMEDIES, TELLING

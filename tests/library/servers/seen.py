@@ -9,7 +9,7 @@ from typing import Any
 
 from chunkprefill.metrics.timelines import request_timelines
 from chunkprefill.scheduling.core import Batch, Request
-from chunkprefill.servers.client import Stream
+from chunkprefill.servers.events import Stream
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
 from chunkprefill.simulation.simulate import simulate
 
