@@ -22,9 +22,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Protocol
 
+from chunkprefill.configs import table
 from chunkprefill.measure import measured
 from chunkprefill.servers.events import Stream
-from chunkprefill.servers.settings import changes
 
 
 class Seen(Protocol):
@@ -218,12 +218,20 @@ def judge(probe: Seen) -> Verdict:
             return _unknown(f"{said}, and a silence may hide some", *evidence)
         evidence = (*evidence, said)
     if rounds[0].freezes:
-        return Verdict("prompts first", evidence, step, changes(probe.engine, "prompts first"), UNSEEN)
+        return Verdict("prompts first", evidence, step, _changes(probe.engine, "prompts first"), UNSEEN)
     if len({r.passes for r in rounds}) > 1:
         return _unknown("newcomers passed the document in one round and not in another", *evidence)
     name = "newcomers pass" if rounds[0].passes else "stall-free by arrival"
     unseen = (*UNSEEN, ELSEWHERE) if rounds[0].passes else UNSEEN
-    return Verdict(name, evidence, step, changes(probe.engine, name), unseen)
+    return Verdict(name, evidence, step, _changes(probe.engine, name), unseen)
+
+
+def _changes(engine: str, verdict: str) -> tuple[str, ...]:
+    """What would change a verdict, in flags where the engine, such as `vLLM 0.32.0`, is known."""
+    words = {
+        row["engine"]: tuple(row["change"]) for row in table("changes.json") if row["verdict"] == verdict
+    }
+    return words.get(engine.lower().partition(" ")[0], words[""])
 
 
 def _unknown(*why: str) -> Verdict:

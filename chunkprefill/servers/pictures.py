@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 from chunkprefill.measure import measured
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table
 from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import Seen
 
@@ -26,31 +27,23 @@ def seen_picture(probe: Seen, *, verdict: str, source: str, caption: str = "") -
     begin = min(document[0].sent, *(s.sent for s in rows if s.kind != "chat"))
     end = max([s.tokens[0] for s in rows if s.tokens and s.kind != "chat"] or [begin + 1e-3])
     lead = 0.12 * (end - begin)
-    low, high = begin - lead, end + lead
-    scale = (WIDTH - MARGIN) / (high - low)
+    scale = Scale(begin - lead, end + lead, MARGIN)
     canvas = Canvas(ROW * len(rows) + 62)
-
-    def x(t: float) -> float:
-        return MARGIN + (min(max(t, low), high) - low) * scale
-
-    silences = {s.name: _silence(s, low, high) for s in rows if s.kind == "chat"}
+    silences = {s.name: _silence(s, scale) for s in rows if s.kind == "chat"}
     worst = max(silences, key=lambda n: silences[n][1] - silences[n][0], default="")
     for i, stream in enumerate(rows):
         y = 26 + ROW * i
         canvas.text(0, y + 6, stream.name)
-        _one(canvas, stream, x, y, (low, high))
+        _one(canvas, stream, scale, y)
         if stream.name == worst:
-            a, b = silences[worst]
-            canvas.line(x(a), y - 13, x(b), y - 13, "trouble", width=2.5)
-            words = f"silent {measured(b - a)}"
-            left = x(b) < 0.6 * WIDTH
-            canvas.text(x(b) + 6 if left else x(a) - 6, y - 8, words, anchor="start" if left else "end")
-    foot = 26 + ROW * len(rows)
-    canvas.line(MARGIN, foot, WIDTH, foot)
-    for share in (0.0, 0.5, 1.0):
-        t = begin + share * (end - begin)
-        canvas.line(x(t), foot, x(t), foot + 5)
-        canvas.text(x(t), foot + 24, f"{t - begin:.2g} s", anchor="middle" if share < 1 else "end")
+            a, b = map(scale.x, silences[worst])
+            canvas.line(a, y - 13, b, y - 13, "trouble", width=2.5)
+            words = f"silent {measured(silences[worst][1] - silences[worst][0])}"
+            left = b < 0.6 * WIDTH
+            canvas.text(b + 6 if left else a - 6, y - 8, words, anchor="start" if left else "end")
+    lasted = end - begin
+    marks = {begin + share * lasted: f"{share * lasted:.2g} s" for share in (0.0, 0.5, 1.0)}
+    canvas.axis(scale, 26 + ROW * len(rows), marks, width=1.5, inside=28)
     table = _rows_table(rows)
     said = "; ".join(" ".join(map(str, row)) for row in table.rows)
     return canvas.picture(
@@ -64,22 +57,21 @@ def seen_picture(probe: Seen, *, verdict: str, source: str, caption: str = "") -
     )
 
 
-def _silence(stream: Stream, low: float, high: float) -> tuple[float, float]:
-    gaps = [(a, b) for a, b in zip(stream.tokens, stream.tokens[1:]) if b > low and a < high]
-    return max(gaps, key=lambda gap: gap[1] - gap[0], default=(low, low))
+def _silence(stream: Stream, scale: Scale) -> tuple[float, float]:
+    """The longest gap that the picture shows some of, from and to, s."""
+    gaps = [(a, b) for a, b in pairwise(stream.tokens) if b > scale.begin and a < scale.end]
+    return max(gaps, key=lambda gap: gap[1] - gap[0], default=(scale.begin, scale.begin))
 
 
-def _one(
-    canvas: Canvas, stream: Stream, x: Callable[[float], float], y: float, window: tuple[float, float]
-) -> None:
-    low, high = window
-    first = stream.tokens[0] if stream.tokens else high
-    if first > low:
-        canvas.line(x(max(stream.sent, low)), y, x(first), y, "trouble", width=2)
+def _one(canvas: Canvas, stream: Stream, scale: Scale, y: float) -> None:
+    """A row: its waiting for the first token, and its tokens."""
+    first = stream.tokens[0] if stream.tokens else scale.end
+    if first > scale.begin:
+        canvas.line(scale.x(stream.sent), y, scale.x(first), y, "trouble", width=2)
     fill = "prefill" if stream.kind == "document" else "decode"
     for t in stream.tokens:
-        if low <= t <= high:
-            canvas.rect(x(t) - 1, y - 8, 2.2, 16, fill)
+        if scale.begin <= t <= scale.end:
+            canvas.rect(scale.x(t) - 1, y - 8, 2.2, 16, fill)
 
 
 def _rows_table(rows: Sequence[Stream]) -> Table:

@@ -19,7 +19,7 @@ from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import Verdict, judge, usual_gap
 from chunkprefill.servers.pictures import seen_picture
 from chunkprefill.strict import loads
-from chunkprefill.whole import as_real
+from chunkprefill.whole import real_number, whole_number
 
 FORMAT, VERSION = "chunkprefill-probe", 1
 STYLE = (
@@ -99,19 +99,17 @@ class ProbeRecord:
         )
 
     def __str__(self) -> str:
-        parts = [str(self.verdict), str(self.table())]
+        parts = [self.verdict, self.table()]
         if self.metrics:
-            parts.append(self._metrics_text())
-        parts += [f"note: {note}" for note in self.notes]
-        return "\n\n".join(parts)
+            parts.append(self._metrics_table())
+        return "\n\n".join([*map(str, parts), *(f"note: {note}" for note in self.notes)])
 
     __repr__ = __str__
 
-    def _metrics_text(self) -> str:
+    def _metrics_table(self) -> Table:
         before, after = self.metrics.get("before", {}), self.metrics.get("after", {})
-        names = list(dict.fromkeys([*before, *after]))
-        rows = [(name, _number(before.get(name)), _number(after.get(name))) for name in names]
-        return str(Table(header=("/metrics", "before", "after"), rows=rows))
+        rows = [(name, _number(before.get(name)), _number(after.get(name))) for name in {**before, **after}]
+        return Table(header=("/metrics", "before", "after"), rows=rows)
 
     def _repr_html_(self) -> str:
         drawn = self.picture()._repr_html_() if self.rounds else ""
@@ -156,7 +154,7 @@ class ProbeRecord:
             streams=tuple(map(_stream, document["streams"])),
             alone=tuple((_whole(n), _seconds(s)) for n, s in document["alone"]),
             metrics={
-                clean(when): {clean(name): _reading(value) for name, value in rows.items()}
+                clean(when): {clean(name): real_number("a reading", value) for name, value in rows.items()}
                 for when, rows in document["metrics"].items()
             },
             notes=tuple(map(clean, document["notes"])),
@@ -168,13 +166,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{clean(value)} is no text")
     return clean(value)
-
-
-def _reading(value: Any) -> float:
-    number = as_real(value)
-    if number is None or not math.isfinite(number):
-        raise ValueError(f"{clean(value)} is no reading of a row of /metrics")
-    return number
 
 
 def _stream(row: Any) -> Stream:
@@ -205,16 +196,11 @@ def _stream(row: Any) -> Stream:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 40:
-        raise ValueError(f"{clean(value)} is no count")
-    return value
+    return whole_number("a count", value, 0, 1 << 40)
 
 
 def _seconds(value: Any) -> float:
-    number = as_real(value)
-    if number is None or not 0 <= number < 1e9:
-        raise ValueError(f"{clean(value)} s is no time")
-    return number
+    return real_number("a time in s", value, below=1e9)
 
 
 def _said(seconds: float) -> str:

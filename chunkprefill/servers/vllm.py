@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -16,6 +15,7 @@ from chunkprefill.measure import measured
 from chunkprefill.metrics.summary import Spread
 from chunkprefill.plots.style import Table, Tabular
 from chunkprefill.scheduling.core import Request, Rid
+from chunkprefill.servers.client import in_thread
 
 MODEL = "Qwen/Qwen3-0.6B"
 VOCABULARY = 1000  # prompts are drawn from the first so many token ids, which every model has
@@ -121,11 +121,11 @@ def on_vllm(
         "disable_log_stats": False,  # or outputs have no timestamps
         **more,
     }
-    with ThreadPoolExecutor(1) as pool:  # a notebook has a running loop of its own
-        return pool.submit(asyncio.run, _run(requests, settings)).result()
+    return in_thread(_run(requests, settings))
 
 
 async def _run(requests: Sequence[Request], settings: dict[str, Any]) -> VllmRun:
+    import torch
     import vllm
     from vllm.sampling_params import RequestOutputKind
 
@@ -149,7 +149,8 @@ async def _run(requests: Sequence[Request], settings: dict[str, Any]) -> VllmRun
         rows = await asyncio.gather(*sent)
     finally:
         engine.shutdown()
-    return VllmRun(vllm.__version__, settings, tuple(row for row, _ in rows), sum(n for _, n in rows), _gpu())
+    served, merged = zip(*rows)
+    return VllmRun(vllm.__version__, settings, served, sum(merged), torch.cuda.get_device_name())
 
 
 async def _one(engine: Any, request: Request, params: Any, zero: float, priority: int) -> tuple[Served, int]:
@@ -171,9 +172,3 @@ async def _one(engine: Any, request: Request, params: Any, zero: float, priority
     if len(times) != request.n_output:
         raise RuntimeError(f"request {request.rid}: {len(times)} tokens came, {request.n_output} were asked")
     return Served(request.rid, handed, tuple(times)), n_merged
-
-
-def _gpu() -> str:
-    import torch
-
-    return torch.cuda.get_device_name()
