@@ -13,7 +13,7 @@ from typing import Any
 from chunkprefill.configs import Device, find_device, find_model, table
 from chunkprefill.metrics.tally import Tally, quantile
 from chunkprefill.model.config import Config
-from chunkprefill.plots.style import Table
+from chunkprefill.plots.style import Table, plain
 from chunkprefill.scheduling.blocks import BlockPool
 from chunkprefill.scheduling.core import Request, ScheduleError
 from chunkprefill.scheduling.trace import Trace
@@ -73,7 +73,7 @@ class Promise:
 
     def __str__(self) -> str:
         who = f" of {self.kind}" if self.kind else ""
-        return f"{self.metric.upper()}{who}, {self.at.upper() if self.at != 'max' else 'largest'}: {said_s(self.bound)}"
+        return f"{self.metric.upper()}{who}, {self.at.upper() if self.at != 'max' else 'largest'}: {plain(self.bound)}"
 
 
 def _pair_of_tokens(what: str, given: Any) -> tuple[int, int]:
@@ -250,6 +250,10 @@ class Advice:
         """The promises that a budget breaks."""
         return [p for p in self.promises if self.value(row, p) > p.bound]
 
+    def hidden(self, row: Row) -> list[Promise]:
+        """The broken ones whose quantile alone is kept: because long steps are few, not short."""
+        return [p for p in self.broken(row) if row.value(p) <= p.bound]
+
     def worst(self, row: Row) -> float:
         """The largest of predicted over promised."""
         shares = (self.value(row, p) / p.bound for p in self.promises)
@@ -290,9 +294,7 @@ class Advice:
             broken = self.broken(row)
             cells = [_waits(row, key, ("p50", "p99")) for key in shown]
             cells.append(_waits(row, ("tbt", ""), ("p50", "p99", "max")))
-            hidden = [p for p in broken if row.value(p) <= p.bound]
-            kept = f"{len(broken)} broken" if broken else "kept"
-            kept += "*" if hidden else ""
+            kept = f"{len(broken)} broken{'*' if self.hidden(row) else ''}" if broken else "kept"
             more = (f"{row.tokens_per_s:,.0f}", f"{row.n_blocks:,}", f"{row.full:.0%}", kept)
             rows.append((f"{row.budget:,}", *cells, *more))
         return Table(header=header, rows=rows, caption=f"{self.place}; {self.load}")
@@ -300,80 +302,65 @@ class Advice:
     def flags(self, budget: int) -> list[str]:
         """The command lines that set it."""
         layout = self.place.layout
-        tp = f" --tensor-parallel-size {layout.tp}" if layout.tp > 1 else ""
-        quantised = " --quantization fp8" if layout.dtype == "fp8" else ""
-        kv = " --kv-cache-dtype fp8" if layout.kv_dtype == "fp8" else ""
-        seats = f" --max-num-seqs {budget}" if budget < SEATS else ""
-        sg_tp = f" --tp {layout.tp}" if layout.tp > 1 else ""
-        return [
-            f"vLLM:   --max-num-batched-tokens {budget}{seats}{tp}{quantised}{kv}",
-            f"SGLang: --chunked-prefill-size {budget} --enable-mixed-chunk{sg_tp}{quantised}",
-        ]
+        vllm = f"vLLM:   --max-num-batched-tokens {budget}"
+        sglang = f"SGLang: --chunked-prefill-size {budget} --enable-mixed-chunk"
+        if budget < SEATS:
+            vllm += f" --max-num-seqs {budget}"
+        if layout.tp > 1:
+            vllm, sglang = f"{vllm} --tensor-parallel-size {layout.tp}", f"{sglang} --tp {layout.tp}"
+        if layout.dtype == "fp8":
+            vllm, sglang = f"{vllm} --quantization fp8", f"{sglang} --quantization fp8"
+        if layout.kv_dtype == "fp8":
+            vllm += " --kv-cache-dtype fp8"
+        return [vllm, sglang]
 
     @cached_property
     def elsewhere(self) -> list[tuple[str, int | None]]:
         """What would change the advice: (change, the budget then; None: none keeps the promises)."""
-        place, out = self.place, []
         rate = [replace(r, arrival=r.arrival / 1.5) for r in self.requests]
-        longer = [
-            replace(r, n_prompt=2 * r.n_prompt) if kind_of(r) == "documents" else r for r in self.requests
-        ]
+        out = [("half as many requests again", self._again(rate))]
         # A prompt counts as a document by its name, or doubling would move it to another class.
-        out.append(("half as many requests again", self._again(rate, place)))
         if any(kind_of(r) == "documents" for r in self.requests):
-            out.append(("documents twice as long", self._again(longer, place)))
-        if error := min(worst_error(place), 0.5):
-            out.append((f"every step {error:.0%} slower than predicted", self._again(None, place, 1 + error)))
-            out.append((f"every step {error:.0%} faster", self._again(None, place, 1 - error)))
+            longer = [
+                replace(r, n_prompt=2 * r.n_prompt) if kind_of(r) == "documents" else r for r in self.requests
+            ]
+            out.append(("documents twice as long", self._again(longer)))
+        if error := min(worst_error(self.place), 0.5):
+            out.append((f"every step {error:.0%} slower than predicted", self._again(slower=1 + error)))
+            out.append((f"every step {error:.0%} faster", self._again(slower=1 - error)))
         if self.best is None:
             out += self._helps()
         return out
 
     def _helps(self) -> list[tuple[str, int | None]]:
         """What else would help where no budget keeps all promises."""
-        place, layout = self.place, self.place.layout
-
-        def laid(**change: Any) -> int | None:
-            return self._again(None, replace(place, layout=replace(layout, **change)))
-
-        tries: list[tuple[str, Callable[[], int | None]]] = []
+        out, layout = [], self.place.layout
         if self.nearest and (budget := self.nearest.budget) >= 256:
             words = f"--long-prefill-token-threshold {budget // 2} (newcomers pass a document)"
-            tries.append((words, lambda: self._again(None, place, threshold=budget // 2)))
-        tries.append(("two replicas (half of the requests each)", lambda: self._again(self._half(), place)))
-        tries.append((f"tp={2 * layout.tp}", lambda: laid(tp=2 * layout.tp)))
+            out.append((words, self._again(threshold=budget // 2)))
+        out.append(("two replicas (half of the requests each)", self._again(self.requests[::2])))
+        layouts = {f"tp={2 * layout.tp}": replace(layout, tp=2 * layout.tp)}
         if layout.dtype in ("bf16", "fp16", "fp32"):
-            tries.append(("weights in fp8", lambda: laid(dtype="fp8")))
+            layouts["weights in fp8"] = replace(layout, dtype="fp8")
         if layout.kv_dtype is None:
-            tries.append(("a cache in fp8", lambda: laid(kv_dtype="fp8")))
-        out = []
-        for words, attempt in tries:
+            layouts["a cache in fp8"] = replace(layout, kv_dtype="fp8")
+        for words, other in layouts.items():
             try:
-                out.append((words, attempt()))
+                out.append((words, self._again(place=replace(self.place, layout=other))))
             except ValueError:
                 continue  # heads that so many devices cannot share, a format that the device lacks
         return out
 
-    def _half(self) -> list[Request]:
-        return [r for i, r in enumerate(self.requests) if i % 2 == 0]
-
-    def _again(
-        self,
-        requests: Iterable[Request] | None,
-        place: Place,
-        slower: float = 1.0,
-        threshold: int = 0,
-    ) -> int | None:
-        """The best budget for other requests, another place, other speed."""
-        load, budgets = self.requests if requests is None else requests, [row.budget for row in self.rows]
-        rows = table_rows(load, place, budgets, slower=slower, threshold=threshold)
+    def _again(self, requests: Sequence[Request] = (), place: Place | None = None, **more: Any) -> int | None:
+        """The best budget for other requests, another place, a threshold or another speed."""
+        budgets = [row.budget for row in self.rows]
+        rows = table_rows(requests or self.requests, place or self.place, budgets, **more)
         return replace(self, requests=(), rows=tuple(rows)).best
 
     def __str__(self) -> str:
         best, nearest, unheld = self.best, self.nearest, self.unheld
-        hidden = any(r.value(p) <= p.bound for r in self.rows if not r.why for p in self.broken(r))
         lines = [str(self.table())]
-        if hidden:
+        if any(self.hidden(row) for row in self.rows if not row.why):
             lines.append(
                 "* a quantile that is kept because long steps are few, not short: see smaller budgets"
             )
@@ -387,7 +374,7 @@ class Advice:
             lines.append(f"nothing fits: {self.rows[0].why}")
         else:
             broken = "; ".join(
-                f"{p} (predicted {said_s(self.value(nearest, p))})" for p in self.broken(nearest)
+                f"{p} (predicted {plain(self.value(nearest, p))})" for p in self.broken(nearest)
             )
             lines.append(
                 f"no budget keeps every promise. The nearest is {nearest.budget:,}, which breaks {broken}"
@@ -404,24 +391,7 @@ class Advice:
 
 def _waits(row: Row, key: tuple[str, str], at: Sequence[str]) -> str:
     values = row.waits.get(key, {})
-    return " / ".join(said_s(values[name]) if name in values else "–" for name in at)
-
-
-def said_s(seconds: float) -> str:
-    """`12.3 ms`, `1.5 s`; a dash for what was not predicted."""
-    if not math.isfinite(seconds):
-        return "–"
-    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:,.3g} s"
-
-
-def _row(requests: Iterable[Request], place: Place, budget: int, **more: Any) -> Row:
-    try:
-        n_blocks = place.pool(budget).n_blocks or 0
-        return row_of(predict(requests, place, budget, **more), budget, n_blocks)
-    except ScheduleError as error:
-        return Row(budget, why=f"a request does not fit: {error}")
-    except NoRoom:
-        return Row(budget, why="no room for a cache")
+    return " / ".join(plain(values.get(name)) for name in at)
 
 
 def table_rows(
@@ -433,10 +403,17 @@ def table_rows(
     threshold: int = 0,
 ) -> list[Row]:
     """A row for each budget."""
-    requests = list(requests)
-    return [
-        _row(requests, place, budget, slower=slower, threshold=threshold) for budget in sorted(set(budgets))
-    ]
+    requests, rows = list(requests), []
+    for budget in sorted(set(budgets)):
+        try:
+            n_blocks = place.pool(budget).n_blocks or 0
+            trace = predict(requests, place, budget, slower=slower, threshold=threshold)
+            rows.append(row_of(trace, budget, n_blocks))
+        except ScheduleError as error:
+            rows.append(Row(budget, why=f"a request does not fit: {error}"))
+        except NoRoom:
+            rows.append(Row(budget, why="no room for a cache"))
+    return rows
 
 
 def advise(
@@ -499,21 +476,23 @@ def accuracy() -> list[dict[str, Any]]:
 
 def worst_error(place: Place) -> float:
     """The largest error, as a share, on the place's own device if it was measured, else on any; 0 if none was."""
+    return max((abs(row["error"]) for row in _nearest_runs(place)), default=0.0)
+
+
+def _nearest_runs(place: Place) -> list[dict[str, Any]]:
+    """The rows of the place's own device; of all devices where it was not measured."""
     rows = accuracy()
-    mine = [row for row in rows if row["device"] == place.device.name] or rows
-    return max((abs(row["error"]) for row in mine), default=0.0)
+    return [row for row in rows if row["device"] == place.device.name] or rows
 
 
 def error_words(place: Place) -> str:
     """The error bar in a sentence."""
-    rows = accuracy()
-    if not rows:
+    if not (rows := _nearest_runs(place)):
         return "not known: no run that was not fitted is recorded with this package"
-    mine = [row for row in rows if row["device"] == place.device.name]
-    errors = [abs(row["error"]) for row in mine or rows]
-    devices = ", ".join(sorted({row["device"] for row in mine or rows}))
+    errors, devices = [abs(row["error"]) for row in rows], sorted({row["device"] for row in rows})
+    mine = place.device.name in devices
     here = "" if mine else f"; none of them is of {place.device.name}, where more must be expected"
     return (
-        f"{len(errors)} predicted waits and rates of runs that nothing was fitted to ({devices}) were off by "
+        f"{len(errors)} predicted waits and rates of runs that nothing was fitted to ({', '.join(devices)}) were off by "
         f"{quantile(errors, 0.5):.1%} in the middle and by {max(errors):.0%} at most{here}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -13,10 +12,10 @@ from chunkprefill.metrics.tally import Tally
 from chunkprefill.model.config import Config
 from chunkprefill.model.families import read_config
 from chunkprefill.model.mixtures import priced_of
-from chunkprefill.plots.style import Table
+from chunkprefill.plots.style import Table, plain
 from chunkprefill.scheduling.core import Request
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.servers.advise import BUDGETS, Advice, Mix, advise, predict, said_s
+from chunkprefill.servers.advise import BUDGETS, Advice, Mix, advise, predict
 from chunkprefill.servers.client import Address, ProbeError, clean
 from chunkprefill.servers.probe import ProbePlan, probe, refuse_open_key
 
@@ -197,11 +196,11 @@ def against(advice: Advice, measured: Any) -> str:
     rids = [r.rid for r in trace.requests]
     firsts, gaps = dict(zip(rids, tally.ttft)), dict(zip(rids, tally.gaps))
     document, chats = measured.of(name, "document")[0], measured.of(name, "chat")
-    longest = max((gap for s in chats for gap in s.gaps), default=math.nan)
-    held_up = max((gap for s in chats for gap in gaps.get(s.name, ())), default=math.nan)
+    longest = max((gap for s in chats for gap in s.gaps), default=None)
+    held_up = max((gap for s in chats for gap in gaps.get(s.name, ())), default=None)
     rows = [
-        ("document's first token", said_s(document.ttft), said_s(firsts.get(document.name, math.nan))),
-        ("largest gap of a chat", said_s(longest), said_s(held_up)),
+        ("document's first token", plain(document.ttft), plain(firsts.get(document.name))),
+        ("largest gap of a chat", plain(longest), plain(held_up)),
     ]
     caption = f"at about {budget:,} tokens a step"
     table = Table(header=("", "measured", "predicted"), rows=rows, caption=caption)
