@@ -300,7 +300,7 @@ def recorded_picture(
 
     words: what `curve_picture` takes besides. Raises ValueError where nothing was recorded.
     """
-    from chunkprefill.plots.prefilling import curve_picture
+    from chunkprefill.plots.curve import curve_picture
 
     found = recorded(what, document=document)
     if not found.rows:

@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from measured_benches import Document, html, word  # noqa: E402
 
 from benchmarks.gpu.equality import TOLERANCES as TYPES  # noqa: E402
-from chunkprefill.plots.prefilling import curve_picture  # noqa: E402
+from chunkprefill.plots.curve import curve_picture  # noqa: E402
 from chunkprefill.plots.style import Picture, Table  # noqa: E402
 from chunkprefill_course.gpu_recording import VIEWS, recorded, recorded_picture, where_from  # noqa: E402
 

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from chunkprefill.plots.prefilling import filling_picture, mask_picture  # noqa: E402
+from chunkprefill.plots.cells import filling_picture, mask_picture  # noqa: E402
 from chunkprefill.plots.style import Canvas, Picture, Table  # noqa: E402
 
 PAGE = ROOT / "book" / "primer.md"

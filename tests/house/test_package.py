@@ -169,7 +169,6 @@ FILES_NAMED_TWICE = {
     "__init__.py": (r".*", "a folder each"),
     "__main__.py": (r".*", "a command each"),
     "parts.py": (r"chunkprefill/plots/.*|chunkprefill_course/evidence/.*", TOPIC),
-    "prefilling.py": (r"chunkprefill/plots/.*|chunkprefill_course/evidence/.*", TOPIC),
     "questions.py": (r"chunkprefill_course/exercises/ch\d\d/.*", "a chapter each"),
     "rope.py": (
         r"chunkprefill/model/.*|chunkprefill_course/exercises/.*",
@@ -238,7 +237,7 @@ MANY_PARAMETERS = {
     "chunkprefill/measuring.py: calibrate": "public: the edges of a grid, and how it is measured",
     "chunkprefill/model/paged_decode.py: _walk": "a GPU kernel takes pointers and strides, and no values",
     "chunkprefill/plots/comparisons.py: frontier_picture": "public: as `frontier`",
-    "chunkprefill/plots/prefilling.py: curve_picture": "public: two axes, each with a label and a scale",
+    "chunkprefill/plots/curve.py: curve_picture": "public: two axes, each with a label and a scale",
     "chunkprefill/plots/style.py: line": "an SVG element: two points and its attributes",
     "chunkprefill/plots/style.py: text": "an SVG element: a point and its attributes",
     "chunkprefill/scheduling/core.py: __init__": "public: the fields of a record that is written by hand for speed",

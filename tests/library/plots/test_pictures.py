@@ -12,13 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkprefill.plots.prefilling import (
-    curve_picture,
-    filling_picture,
-    mask_picture,
-    passes_picture,
-    share_picture,
-)
+from chunkprefill.plots.bars import passes_picture, share_picture
+from chunkprefill.plots.cells import filling_picture, mask_picture
+from chunkprefill.plots.curve import curve_picture
 from chunkprefill.plots.style import BADGES, Canvas, Picture, Table
 
 PICTURES = {
@@ -193,7 +189,7 @@ def test_tables_read_as_text():
 def test_drawing_a_mask_needs_neither_matplotlib_nor_torch():
     code = (
         "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None; "
-        "from chunkprefill.plots.prefilling import mask_picture, filling_picture; "
+        "from chunkprefill.plots.cells import mask_picture, filling_picture; "
         "mask_picture(2, 2); filling_picture([2])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
