@@ -218,26 +218,22 @@ class Client:
         """`clean`, with the key taken out."""
         return clean(text, most, self._key)
 
-    async def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a page, at most MOST_PAGE bytes of it; ProbeError where nothing answers."""
-        status, text, _ = await self._page(path)
-        return status, text
-
-    async def _page(self, path: str) -> tuple[int, str, Mapping[str, str]]:
+    async def get(self, path: str) -> tuple[int, str, Mapping[str, str]]:
+        """Status, text (at most MOST_PAGE bytes of it) and headers of a page. ProbeError where nothing answers."""
         try:
             async with self._client.stream("GET", self.address.page(path)) as response:
                 return response.status_code, await _text(response, MOST_PAGE), response.headers
         except self._failures as error:
             raise self._named(error) from None
 
-    async def listed(self) -> list[tuple[str, dict[str, Any]]] | None:
-        """Names and cards of the models; None where the server has no such page.
+    async def listed(self) -> dict[str, dict[str, Any]]:
+        """The models' cards by their names; none where the server has no such page.
 
         ProbeError, by name, for an answer that is no list of models: 401, 503, a redirect, a web page.
         """
-        status, text, headers = await self._page("/v1/models")
+        status, text, headers = await self.get("/v1/models")
         if status in (404, 405, 501):
-            return None
+            return {}
         if status != 200:
             raise self._status(status, text, headers)
         document = json_of(text)
@@ -246,7 +242,7 @@ class Client:
             what = "a web page" if text.lstrip().startswith("<") else self.clean(text, 80) or "nothing"
             said = f"{self.address.shown} answers /v1/models with no list of models but {what}"
             raise ProbeError("not-openai", said)
-        return [(row["id"], row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+        return {row["id"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
 
     async def stream(self, stream: Stream, url_path: str, body: Mapping[str, Any]) -> None:
         """Send a request, and note in `stream` when its tokens come.

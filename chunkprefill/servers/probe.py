@@ -12,9 +12,10 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from chunkprefill.servers.client import (
     clean,
     in_thread,
 )
-from chunkprefill.servers.events import Stream
+from chunkprefill.servers.events import Stream, count
 from chunkprefill.servers.judge import in_bursts
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
 from chunkprefill.whole import check_fields, whole_number
@@ -191,7 +192,7 @@ def probe(
     that fails midway makes the verdict `unknown`, and what came is kept.
     """
     plan = plan or ProbePlan()
-    address, say = Address.of(url), say or _to_stderr
+    address, say = Address.of(url), say or partial(print, file=sys.stderr, flush=True)
     refuse_open_key(address, key)
     say(plan.text(address.shown, model))
     return in_thread(_probe(address, model, plan, key, say))
@@ -218,21 +219,15 @@ async def patient(ask: Callable[[], Coroutine[Any, Any, T]], client: Client, pla
             await asyncio.sleep(pause)
 
 
-async def _listed(
-    client: Client, plan: ProbePlan, asked: str | None, say: Say
-) -> list[tuple[str, dict[str, Any]]] | None:
-    """The models, or None; a page that is broken is no hindrance where the model's name was given."""
+async def _listed(client: Client, plan: ProbePlan, asked: str | None, say: Say) -> dict[str, dict[str, Any]]:
+    """The models' cards; a page of them that is broken is no hindrance where the model's name was given."""
     try:
         return await patient(client.listed, client, plan, say)
     except ProbeError as error:
         if asked is None or error.kind not in ("not-openai", "redirect", "refused", "server-error"):
             raise
         say(f"{error}; {clean(asked)} is asked for all the same")
-        return None
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        return {}
 
 
 async def _probe(
@@ -244,9 +239,9 @@ async def _probe(
             async with asyncio.timeout(plan.seconds):
                 listed = await _listed(client, plan, model, say)
                 run = _Run(client, plan, _model(client, listed, model), say, random.Random(seed))
-                run.context = _context(listed, run.model)
-                if model is None and len(listed or ()) > 1:
-                    others = f"of {len(listed or ()):,} models; --model NAME asks for another"
+                run.context = _context(listed.get(run.model, {}))
+                if model is None and len(listed) > 1:
+                    others = f"of {len(listed):,} models; --model NAME asks for another"
                     say(f"{client.clean(run.model, 60)} is asked for, {others}")
                 before, engine = await _server(client, run.model)
         except TimeoutError:
@@ -276,9 +271,9 @@ async def _probe(
     )
 
 
-def _model(client: Client, listed: Sequence[tuple[str, Any]] | None, asked: str | None) -> str:
+def _model(client: Client, listed: Iterable[str], asked: str | None) -> str:
     """The model to ask for. ProbeError for one that the server does not list."""
-    names = [name for name, _ in listed or ()]
+    names = list(listed)
     if asked is None:
         if not names:
             raise ProbeError("no-model", f"{client.address.shown} lists no models; name one: --model NAME")
@@ -289,25 +284,21 @@ def _model(client: Client, listed: Sequence[tuple[str, Any]] | None, asked: str 
     return asked
 
 
-def _context(listed: Sequence[tuple[str, Any]] | None, model: str) -> int | None:
-    """Tokens that a prompt and its answer may have, where the server says."""
-    for name, card in listed or ():
-        if name == model:
-            meta = card.get("meta")
-            for value in (card.get("max_model_len"), meta.get("n_ctx") if isinstance(meta, dict) else None):
-                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                    return value
-    return None
+def _context(card: Mapping[str, Any]) -> int | None:
+    """Tokens that a prompt and its answer may have, where the model's card says."""
+    meta = card.get("meta")
+    n_ctx = meta.get("n_ctx") if isinstance(meta, dict) else None
+    return count(card.get("max_model_len")) or count(n_ctx) or None
 
 
 async def _server(client: Client, model: str, again: bool = False) -> tuple[dict[str, float], str]:
     """Its rows of /metrics on a model, and its name and version; nothing where it does not tell."""
     try:
-        status, page = await client.get("/metrics")
+        status, page, _ = await client.get("/metrics")
         rows = prometheus.rows(page, model) if status == 200 else {}
         name = prometheus.engine(page) if status == 200 else ""
         if not again and name == "vLLM":
-            status, text = await client.get("/version")
+            status, text, _ = await client.get("/version")
             version = text.partition('"version":')[2].strip(' "}\n') if status == 200 else ""
             name = client.clean(f"{name} {version}".strip(), 60)
     except ProbeError:
