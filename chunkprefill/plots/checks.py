@@ -1,4 +1,4 @@
-"""What cannot be drawn is refused in one line, before anything is drawn."""
+"""Refuse in one line what cannot be drawn, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def amounts(name: str, values: Iterable[Any]) -> list[float]:
 
 
 def a_word_each(name: str, words: Sequence[str], n: int) -> None:
-    """ValueError for words that are not one for each of `n`; none at all are fine."""
+    """ValueError unless there is one word for each of `n`, or none at all."""
     if len(words) not in (0, n):
         raise ValueError(f"{name} has {len(words)} words for {n}")

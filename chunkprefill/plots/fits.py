@@ -1,4 +1,4 @@
-"""A fit held against what was measured: one dot a step, those that were fitted and those that were not."""
+"""A fit against what was measured: one dot a step, for steps that were fitted and steps that were held out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from chunkprefill.plots.style import COLOURS, Picture, Table, figure, picture
 def fit_picture(fits: Mapping[str, OverheadFit], *, caption: str, source: str = "") -> Picture:
     """Measured against predicted, a panel a fit: {what was fitted: fit}; both axes in µs, on a log scale.
 
-    A dot on the line is foretold exactly; filled: fitted; hollow: held out; the broken lines are 20% off.
+    A dot on the line was predicted exactly. Filled dots were fitted, hollow ones held out; the broken lines
+    are 20% off.
     """
     if not fits:
         raise ValueError("no fits to draw: {what was fitted: fit} is empty")

@@ -24,13 +24,16 @@ def lanes_picture(
     until: float | None = None,
     **words: Unpack[Words],
 ) -> Picture:
-    """Some steps of each run: above what the scheduler did, beneath what the device ran, on one time axis.
+    """Some steps of each run on one time axis: what the scheduler did, and beneath it what the device ran.
 
-    traces: {title: trace}. first: the first step drawn, or {title: the first of that run}; n_steps of them,
-    each run from its own beginning. A run's steps may be its own: overlapped, an arrival is seen later.
-    words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from.
-    until: where the axis ends, s after that; default: when the slowest run's last one has ended. A gap
-    between two boxes of the device is time in which it waits. Raises ValueError for steps that are not there.
+    A gap between two boxes of the device is time in which it waits.
+
+    traces:  {title: trace}. Runs need not take the same steps: an overlapped one sees an arrival later
+    first:   the first step drawn, or {title: the first one of that run}; each run's axis begins with it
+    n_steps: how many steps are drawn
+    until:   where the axis ends, s after it begins; default: when the slowest run's last step has ended
+    words:   the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from
+    Raises ValueError for a step that the trace does not have.
     """
     runs(traces)
     ends_after(until)
@@ -65,10 +68,10 @@ def lanes_picture(
     canvas.text(0, y + 24, "time, ms")
     rows = []
     for title, steps in shown.items():
-        idle = [0.0, *(max(0.0, b.start - a.end) for a, b in pairwise(steps))]
-        for i, (step, waits) in enumerate(zip(steps, idle)):
+        for i, (step, waits) in enumerate(zip(steps, _idle(steps))):
             chunks = len(step.batch.totals().chunks)
-            what = f"{len(step.batch) - chunks} decodes" + (f", {chunks} chunk" if chunks else "")
+            what = f"{len(step.batch) - chunks} decodes"
+            what += f", {chunks} chunk{'s' if chunks > 1 else ''}" if chunks else ""
             took = (say(step.dispatched - step.scheduled), say(step.end - step.start), say(waits))
             rows.append((title, begin[title] + i, what, *took))
     header = ("run", "step", "holds", "scheduled in", "runs for", "device waits before")
@@ -82,8 +85,7 @@ def lanes_picture(
 
 def _lane(canvas: Canvas, y: float, title: str, steps: list[Step], scale: Scale, say: Any) -> None:
     canvas.text(0, y + 20, title, bold=True)
-    waited = _waited(steps)
-    if waited > 0:
+    if (waited := sum(_idle(steps))) > 0:
         canvas.text(RIGHT, y + 20, f"device waits {say(waited)}", anchor="end")
     top, low = y + HEAD, y + HEAD + LANE + GAP
     canvas.text(LEFT - 10, top + 21, "scheduler", anchor="end")
@@ -104,18 +106,16 @@ def _lane(canvas: Canvas, y: float, title: str, steps: list[Step], scale: Scale,
             canvas.line(left, low + LANE + 4, right, low + LANE + 4, "trouble", width=4)
 
 
-def _waited(steps: list[Step]) -> float:
-    """s for which the device stood still between the steps."""
-    return sum(max(0.0, b.start - a.end) for a, b in pairwise(steps))
+def _idle(steps: list[Step]) -> list[float]:
+    """s for which the device stood still before each step; before the first it is not known, and 0."""
+    return [0.0, *(max(0.0, after.start - before.end) for before, after in pairwise(steps))]
 
 
 def _said(title: str, steps: list[Step], say: Any) -> str:
-    took = steps[-1].end - steps[0].scheduled
+    took, waited = steps[-1].end - steps[0].scheduled, sum(_idle(steps))
     scheduling = sum(step.dispatched - step.scheduled for step in steps)
-    return (
-        f"{title}: {say(took)} in all, scheduling {say(scheduling)}, the device waits {say(_waited(steps))} "
-        "between steps."
-    )
+    words = f"{say(took)} in all, scheduling {say(scheduling)}, the device waits {say(waited)}"
+    return f"{title}: {words} between steps."
 
 
 def _short(seconds: float) -> str:

@@ -22,8 +22,8 @@ def breakdown_picture(
 ) -> Picture:
     """Each part of scheduling a step as a bar, the largest marked; several runs beneath each other.
 
-    rows: a measured trace, its `breakdown`, or {title: one of them, or {part: s}}, as for published figures.
-    Bars compare within a run, not between runs: each is drawn to its own longest. The pass is not drawn.
+    rows: a measured trace, its `breakdown`, or {title: one of them}; {title: {part: s}} for published figures
+    Bars compare within a run and not between runs: each run is drawn to its own longest. The pass is not drawn.
     Raises ValueError where nothing was measured, or for amounts that are negative or all 0.
     """
     runs = rows if isinstance(rows, Mapping) else {"": rows}

@@ -22,7 +22,7 @@ Span = tuple[str, float, float]  # name, beginning and end, µs
 def profile_spans(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, list[Span]]:
     """Lane -> spans in order, of a file (or its JSON) that `bench profile` wrote: parts, operators, GPU.
 
-    Raises ValueError for what is no such trace, and names what is wrong.
+    Raises ValueError for anything else, and says what is wrong with it.
     """
     name, document = "trace", source
     if not isinstance(source, Mapping):
@@ -55,9 +55,9 @@ def profile_spans(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[st
 
 
 def between_passes(parts: list[Span], which: int = -1) -> tuple[float, float]:
-    """From the end of a pass (or of waiting for one) to the beginning of the next, µs: the `which`-th such.
+    """The `which`-th time between two passes, µs: from the end of one, or of waiting for it, to the next one's start.
 
-    Raises ValueError if there are not two passes with something between them.
+    Raises ValueError for fewer than two passes.
     """
     passes = [span for span in parts if span[0] in ("pass", "wait")]
     found = [(a[2], b[1]) for a, b in pairwise(passes)]
@@ -72,7 +72,7 @@ def profile_picture(
     """Two steps of a profiler's trace to scale, and beneath, what lies between their passes, larger.
 
     source: what `bench profile` wrote, as a path or as its JSON. which: the gap between passes to enlarge.
-    The profiler slows what it watches: look at proportions. Raises ValueError for what is no such trace.
+    The profiler slows what it watches: trust proportions, not times. Raises ValueError for any other file.
     """
     spans = profile_spans(source)
     begin, end = between_passes(spans["parts"], which)

@@ -99,7 +99,7 @@ class Table:
 
 
 class Tabular(ABC):
-    """What shows itself by its `table()`, in print and on a page; a dataclass of it has repr=False."""
+    """A result that shows itself as its `table()`, in print and on a page. Its dataclasses set repr=False."""
 
     @abstractmethod
     def table(self) -> Table:
@@ -169,7 +169,7 @@ class Picture:
 
 
 class Words(TypedDict, total=False):
-    """What a function that draws takes for `Picture` and hands on to it, each as said there."""
+    """What every function that draws takes and hands on to `Picture`, which says what each is."""
 
     caption: Required[str]
     badge: str
@@ -177,7 +177,7 @@ class Words(TypedDict, total=False):
 
 
 class WordsAndAlt(Words):
-    """And the text for readers who do not see it, where only the caller knows what to say."""
+    """`Words`, and the alt text of a picture whose message only the caller knows."""
 
     alt: Required[str]
 
@@ -194,12 +194,15 @@ def plain(value: float | None, unit: str = "s") -> str:
 
 
 def writer(words: Words, badge: str, write: Callable[..., str] = plain) -> Callable[..., str]:
-    """What writes a picture's numbers: `measured` where its badge says so, else `write`. badge: unless given."""
+    """How a picture writes its numbers: as `measured` if its badge says so, else by `write`.
+
+    badge: the picture's, unless its words name one.
+    """
     return measured if words.setdefault("badge", badge) == "measured" else write
 
 
 class Edge(TypedDict, total=False):
-    """How a box looks beside its fill: `dash` such as `"4 3"` makes its edge broken, `opacity` is the fill's."""
+    """How a box looks, apart from its fill: `dash` such as `"4 3"` makes its edge broken, `opacity` is the fill's."""
 
     stroke: str
     opacity: float
@@ -209,7 +212,7 @@ class Edge(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: values from `begin` to `end` lie between `left` and `right`; one that is beyond, at that end."""
+    """Values from `begin` to `end`, laid out from `left` to `right`; values beyond an end are drawn at it."""
 
     begin: float
     end: float
@@ -257,7 +260,7 @@ class Canvas:
         )
 
     def key(self, x: float, y: float, name: str, fill: str, **look: Unpack[Edge]) -> None:
-        """A swatch whose top is at y, and beside it what its colour means."""
+        """A swatch with its top at y, and beside it the name of what its colour stands for."""
         look.setdefault("radius", 3)
         self.rect(x, y, 18, 18, fill, **look)
         self.text(x + 26, y + 15, name)
@@ -351,7 +354,7 @@ class Canvas:
 
 @contextmanager
 def figure(inches: float) -> Iterator[Figure]:
-    """A matplotlib figure as wide as a picture and so many `inches` high, while LOOK holds."""
+    """A matplotlib figure as wide as a picture and `inches` high; within the block, LOOK is in force."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -396,7 +399,7 @@ def _restyle(svg: str) -> str:
 
 
 def round_step(least: float, of: Sequence[float] = (1, 2, 5)) -> float:
-    """How far an axis' ticks are apart: the first number times a power of ten that is at least `least`."""
+    """The distance between an axis's ticks: one of the numbers times a power of ten, and at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * k for k in (*of, 10) if power * k >= least * (1 - 1e-9))
 

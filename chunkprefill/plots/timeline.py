@@ -24,9 +24,12 @@ def milliseconds(seconds: float) -> str:
 
 
 def timeline_table(traces: Mapping[str, Trace], *, say: Callable[[float], str] = milliseconds) -> Table:
-    """What the timelines show, in numbers: first token after arrival and the longest gap, by request."""
+    """What the timelines show, in numbers: each request's wait for its first token, and its longest gap."""
     runs(traces)
-    told = {name: request_timelines(trace) for name, trace in traces.items()}
+    return _table({name: request_timelines(trace) for name, trace in traces.items()}, say)
+
+
+def _table(told: Mapping[str, Mapping[Rid, RequestTimeline]], say: Callable[[float], str]) -> Table:
     alone = len(told) == 1
     rows = [
         (rid, *(() if alone else (name,)), say(rows[rid].first_token), say(rows[rid].longest))
@@ -72,8 +75,7 @@ def timeline_picture(
             _draw_mark(canvas, rows, scale, top, mark, say)
     _draw_axis(canvas, scale, tall * len(told) + 4)
     said = " ".join(f"{title}: {_said(rows, say)}." for title, rows in told.items())
-    table = timeline_table(traces, say=say)
-    return canvas.picture(alt=f"Timelines to scale. {said}", table=table, **words)
+    return canvas.picture(alt=f"Timelines to scale. {said}", table=_table(told, say), **words)
 
 
 def _checked(

@@ -73,7 +73,7 @@ def key_of(name: str | None) -> str | None:
 
 
 def probe_options(parser: Any) -> None:
-    """What `probe` can be told."""
+    """The options of `probe`."""
     usual = ProbePlan()
     parser.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
     parser.add_argument(
@@ -211,7 +211,7 @@ def against(advice: Advice, measured: Any) -> str:
 
 
 def advise_options(parser: Any) -> None:
-    """What `advise` can be told."""
+    """The options of `advise`."""
     usual = Mix()
     parser.add_argument("model", help="a name such as llama-3.3-70b, or the path of a config.json")
     parser.add_argument("device", help="such as h100, a100, rtx4090")

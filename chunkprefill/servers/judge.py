@@ -1,7 +1,7 @@
-"""From the times of tokens to a verdict: how a server schedules, with its evidence, or `unknown` and why.
+"""From the times of tokens to a verdict: how a server schedules, with the evidence, or `unknown` and why.
 
-What a client can see is who gets a token when. Three things follow from it, each with a condition under which
-it does not follow, and then the verdict is `unknown`:
+A client sees who gets a token when. Three things follow from that, each under a condition; where the condition
+does not hold, the verdict is `unknown`:
 
 - *Do chats that decode go on while a document is prefilled?* If their one long silence covers the document's
   prefilling from end to end, prompts go first (or the whole document fits into one step: to a client it is
@@ -95,9 +95,10 @@ class StepTokens:
 class Verdict:
     """What a probe says about a server. name: a key of `VERDICTS`.
 
-    evidence: numbers that speak for it, or say why it is unknown. step: tokens a step, None where it cannot
-    be told; decodes and chunks together. change: what to change, in the engine's own names. unseen: what no
-    probe of this kind can know.
+    evidence: numbers that speak for it, or say why it is unknown
+    step:     tokens a step, decodes and chunks together; None where it cannot be told
+    change:   what would change it, in the engine's own flags
+    unseen:   what no probe of this kind can know
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Probe a real server: chats decode, a document arrives, more chats follow; who waits says how it schedules.
+"""Probe a real server: chats decode, a document arrives, more chats follow. Which of them wait shows how it schedules.
 
 `probe` sends a small, bounded workload to any OpenAI-compatible server, once without the document and then
 with it, and keeps the time of every token. `judge` makes a verdict of the times.
@@ -149,7 +149,7 @@ class _Run:
         return ask + words
 
     async def patient(self, stream: Stream) -> None:
-        """`send`, again and again while the server is busy or loads its model, as long as it may last."""
+        """`send`, repeated while the server is busy or loads its model, for as long as the probe may last."""
         await patient(lambda: self.send(stream), self.client, self.plan, self.say)
 
     async def send(self, stream: Stream) -> None:
@@ -159,7 +159,7 @@ class _Run:
         await self.client.stream(stream, self.door.path, body)
 
     def start(self, stream: Stream) -> asyncio.Task[None]:
-        """The same beside others: its failure is noted in the stream, whenever it comes."""
+        """`send` in a task of its own; a failure is noted in the stream, whenever it comes."""
 
         async def sent() -> None:
             try:
@@ -199,9 +199,9 @@ def probe(
 
 
 async def patient(ask: Callable[[], Coroutine[Any, Any, T]], client: Client, plan: ProbePlan, say: Say) -> T:
-    """What `ask` gives; while the server is busy it is asked again, when it says or after a while.
+    """The answer to `ask`. A server that is busy is asked again: when it says, or after a while.
 
-    The server's ProbeError is raised where waiting would last longer than `PATIENCE_S`, or than the probe may.
+    Raises the server's ProbeError once waiting would last longer than `PATIENCE_S`, or than the probe may.
     """
     waited = 0.0
     while True:
@@ -292,7 +292,7 @@ def _context(card: Mapping[str, Any]) -> int | None:
 
 
 async def _server(client: Client, model: str, again: bool = False) -> tuple[dict[str, float], str]:
-    """Its rows of /metrics on a model, and its name and version; nothing where it does not tell."""
+    """The server's rows of /metrics on a model, and its name and version; empty where it does not say."""
     try:
         status, page, _ = await client.get("/metrics")
         rows = prometheus.rows(page, model) if status == 200 else {}
@@ -330,10 +330,10 @@ async def _rounds(run: _Run) -> None:
 
 
 async def _warm_up(run: _Run) -> bool:
-    """The first chats: find the door, let a server that starts slowly start; whether its tokens come singly.
+    """Send the first chats: find the door, let a cold server warm up. Whether tokens come one at a time.
 
-    A door is passed over for the next where the server refuses what is asked of it, or breaks over it; any
-    other failure, and a refusal at every door, is the probe's.
+    Where the server refuses a request, or breaks over it, the next door is tried. Any other failure ends the
+    probe, and so does a refusal at every door.
     """
     refusal: ProbeError | None = None
     for door in DOORS:
@@ -400,9 +400,9 @@ async def _size_document(run: _Run) -> float:
 
 
 async def _alone(run: _Run, n: int) -> tuple[float, int, int]:
-    """s until the first token of a document of `n` tokens, its tokens as the server counts them, and as asked.
+    """s until the first token of a document of `n` tokens; its tokens as the server counts them; tokens sent.
 
-    A document that is too long for the model is halved, so fewer than `n` may have been asked.
+    A document that is too long for the model is halved, so that fewer than `n` may be sent.
     """
     for _ in range(5):
         stream = Stream("document alone", "alone", "alone", n, LATE_TOKENS)

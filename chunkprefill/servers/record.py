@@ -1,4 +1,4 @@
-"""What a probe leaves behind: every request as its client saw it, saved as JSON and read back with care."""
+"""The record of a probe: every request as its client saw it, saved as JSON and read back with care."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same requests on vLLM itself, where it and a GPU are there; its own timestamps, our definitions."""
+"""Serve requests on vLLM itself, where it and a GPU are at hand: its own timestamps, our definitions."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ class Served:
 
 @dataclass(frozen=True, repr=False)
 class VllmRun(Tabular):
-    """What vLLM made of a workload. `n_merged`: tokens that were handed over together with an earlier one:
-    their gaps are not seen.
+    """How vLLM served a workload.
+
+    n_merged: tokens that were handed over together with an earlier one, so that their gaps are not seen.
     """
 
     version: str
@@ -156,9 +157,9 @@ async def _run(requests: Sequence[Request], settings: dict[str, Any]) -> VllmRun
 async def _one(engine: Any, request: Request, params: Any, zero: float, priority: int) -> tuple[Served, int]:
     """Hand one request over when its time has come, and note when the engine had each token.
 
-    The engine's stamps are of a clock of its own process, so that only their differences count: a token's
-    time is that of the hand-over plus what passed in the engine since it queued the request. What the way
-    to the engine and back takes is not in it.
+    The engine stamps by the clock of its own process, so that only differences count: a token's time is that
+    of the hand-over plus what passed in the engine since it queued the request. The way to the engine and
+    back is not in it.
     """
     await asyncio.sleep(max(0.0, zero + request.arrival - time.monotonic()))
     handed, times, n_merged = time.monotonic() - zero, list[float](), 0
