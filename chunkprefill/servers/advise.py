@@ -173,7 +173,6 @@ class Row:
     waits: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)  # (metric, kind)
     tokens_per_s: float = math.nan  # of answers
     full: float = math.nan  # share of steps
-    preemptions: int = 0
     why: str = ""
 
     def value(self, promise: Promise) -> float:
@@ -186,12 +185,9 @@ class Row:
 def row_of(trace: Trace, budget: int, n_blocks: int) -> Row:
     """A row, read off a run."""
     tally, kinds = Tally(trace), list(map(kind_of, trace.requests))
-    waits: dict[tuple[str, str], dict[str, float]] = {
-        ("tbt", ""): quantiles(tally.tbt),
-        ("ttft", ""): quantiles(tally.ttft),
-    }
-    for kind in KINDS:
-        if mine := [i for i, other in enumerate(kinds) if other == kind]:
+    waits: dict[tuple[str, str], dict[str, float]] = {}
+    for kind in ("", *KINDS):
+        if mine := [i for i, other in enumerate(kinds) if kind in ("", other)]:
             waits["ttft", kind] = quantiles(tally.ttft[i] for i in mine)
             waits["tbt", kind] = quantiles(gap for i in mine for gap in tally.gaps[i])
     lasted, n_steps = tally.duration, len(tally.total)
@@ -201,7 +197,6 @@ def row_of(trace: Trace, budget: int, n_blocks: int) -> Row:
         waits,
         tokens_per_s=sum(map(len, tally.tokens)) / lasted if lasted else math.nan,
         full=sum(tokens >= budget for tokens in tally.total) / n_steps if n_steps else math.nan,
-        preemptions=tally.n_evicted,
     )
 
 
@@ -229,6 +224,11 @@ class Advice:
     promises: tuple[Promise, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def able(self) -> list[Row]:
+        """The rows of budgets that can run."""
+        return [row for row in self.rows if not row.why]
+
     def value(self, row: Row, promise: Promise) -> float:
         """s: what a promise is held against. For time between tokens the largest of this and all smaller budgets.
 
@@ -237,14 +237,14 @@ class Advice:
         """
         if promise.metric != "tbt" or row.why:
             return row.value(promise)
-        values = [r.value(promise) for r in self.rows if r.budget <= row.budget and not r.why]
+        values = [r.value(promise) for r in self.able if r.budget <= row.budget]
         return max((v for v in values if not math.isnan(v)), default=math.nan)
 
     @property
     def unheld(self) -> list[Promise]:
         """Promises of waits that no request of the load has: nothing was predicted that they could be held to."""
-        ran = [row for row in self.rows if not row.why]
-        return [p for p in self.promises if ran and all(math.isnan(row.value(p)) for row in ran)]
+        able = self.able
+        return [p for p in self.promises if able and all(math.isnan(row.value(p)) for row in able)]
 
     def broken(self, row: Row) -> list[Promise]:
         """The promises that a budget breaks."""
@@ -266,19 +266,18 @@ class Advice:
         Larger budgets finish prompts sooner and hold up decodes longer: it is the rule that vLLM's own
         developers give, "as large as possible, as long as your inter-token latency permits".
         """
-        kept = [row for row in self.rows if not row.why and not self.broken(row)]
-        return self._first_of_its_kind(max(kept, key=lambda r: r.budget)).budget if kept else None
-
-    def _first_of_its_kind(self, row: Row) -> Row:
-        """The smallest budget with the same waits: what no step ever fills need not be set."""
-        same = [r for r in self.rows if r.waits == row.waits and r.tokens_per_s == row.tokens_per_s]
-        return min([row, *same], key=lambda r: r.budget)
+        kept = [row for row in self.able if not self.broken(row)]
+        if not kept:
+            return None
+        most = max(kept, key=lambda row: row.budget)
+        # What no step ever fills need not be set.
+        same = (r for r in self.able if (r.waits, r.tokens_per_s) == (most.waits, most.tokens_per_s))
+        return min(row.budget for row in same)
 
     @property
     def nearest(self) -> Row | None:
         """The row that breaks its promises by the least; None where nothing fits."""
-        able = [row for row in self.rows if not row.why]
-        return min(able, key=lambda row: (self.worst(row), row.budget), default=None)
+        return min(self.able, key=lambda row: (self.worst(row), row.budget), default=None)
 
     def table(self) -> Table:
         """What is predicted, by budget."""
@@ -360,7 +359,7 @@ class Advice:
     def __str__(self) -> str:
         best, nearest, unheld = self.best, self.nearest, self.unheld
         lines = [str(self.table())]
-        if any(self.hidden(row) for row in self.rows if not row.why):
+        if any(map(self.hidden, self.able)):
             lines.append(
                 "* a quantile that is kept because long steps are few, not short: see smaller budgets"
             )

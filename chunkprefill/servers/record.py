@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -72,13 +71,13 @@ class ProbeRecord:
         """Longest gap of the early chats, first tokens of the document and of the late chats, by round."""
         usual, rows = usual_gap(self), []
         for name in (COMPARISON, *self.rounds):
-            gaps = [gap for s in self.of(name, "chat") for gap in s.gaps]
-            longest = max(gaps, default=math.nan)
-            documents = [s.ttft for s in self.of(name, "document") if s.ttft is not None]
-            late = [s.ttft for s in self.of(name, "late") if s.ttft is not None]
-            times = f"{longest / usual:.3g}×" if usual and math.isfinite(longest) else "–"
-            firsts = _said(max(documents, default=math.nan)), _said(max(late, default=math.nan))
-            rows.append((name, _said(longest), times, *firsts))
+            longest = max((gap for s in self.of(name, "chat") for gap in s.gaps), default=None)
+            times = f"{longest / usual:.3g}×" if usual and longest is not None else "–"
+            row = [name, _said(longest), times]
+            for kind in ("document", "late"):
+                firsts = (s.ttft for s in self.of(name, kind) if s.ttft is not None)
+                row.append(_said(max(firsts, default=None)))
+            rows.append(row)
         header = ["document", "chats' longest gap", "of the usual gap", "document's first token"]
         header.append("late chats' first token, the latest")
         usual_words = f"; the usual gap is {measured(usual)}" if usual else ""
@@ -203,8 +202,8 @@ def _seconds(value: Any) -> float:
     return real_number("a time in s", value, below=1e9)
 
 
-def _said(seconds: float) -> str:
-    return measured(seconds) if math.isfinite(seconds) else "–"
+def _said(seconds: float | None) -> str:
+    return "–" if seconds is None else measured(seconds)
 
 
 def _number(value: float | None) -> str:
