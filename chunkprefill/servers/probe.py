@@ -323,9 +323,8 @@ async def _rounds(run: _Run) -> None:
     await _round(run, COMPARISON, None, alone)
     for i in range(plan.rounds):
         run.say(f"with the document, round {i + 1} of {plan.rounds}")
-        await _round(run, f"with, round {i + 1}", run.alone[-1][0], alone)
-        document = run.streams[-1] if run.streams[-1].kind == "document" else None
-        if document and document.error:
+        document = await _round(run, f"with, round {i + 1}", run.alone[-1][0], alone)
+        if document.error:
             return
 
 
@@ -422,8 +421,11 @@ async def _alone(run: _Run, n: int) -> tuple[float, int, int]:
     raise ProbeError("too-long", "every document is too long for the model; give --document N")
 
 
-async def _round(run: _Run, name: str, document: int | None, lasts: float) -> None:
-    """Chats decode, a document (or in its place a short chat) arrives, late chats follow; then all stop."""
+async def _round(run: _Run, name: str, document: int | None, lasts: float) -> Stream:
+    """Chats decode, a document (or in its place a short chat) arrives, late chats follow; then all stop.
+
+    document: its tokens; lasts: s that its prefilling takes. Returns the document's stream, or the short chat's.
+    """
     run.waits_for = f"the round {name}" if document else "the round without a document"
     plan = run.plan
     usual = median([gap for s in run.streams if s.kind != "alone" for gap in s.gaps] or [0.02])
@@ -458,8 +460,8 @@ async def _round(run: _Run, name: str, document: int | None, lasts: float) -> No
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    run.streams[:] = [s for s in run.streams if s is not main] + [main]  # the round's main one is its last
     await asyncio.sleep(min(0.5, 0.1 + 4 * usual))  # the server notices that the chats are gone
+    return main
 
 
 def _over(stream: Stream) -> bool:
