@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from chunkprefill.plots.bars import passes_picture, share_picture
 from chunkprefill.plots.cells import filling_picture, mask_picture
 from chunkprefill.plots.curve import curve_picture
-from chunkprefill.plots.style import BADGES, Canvas, Picture, Table
+from chunkprefill.plots.style import BADGES, Canvas, Picture, Scale, Table, plain
 
 PICTURES = {
     "mask": lambda: mask_picture(3, 3),
@@ -178,6 +178,39 @@ def test_only_a_measured_picture_may_differ_in_another_run():
     measured, counted = (PICTURES[name]()._repr_html_() for name in ("curve", "mask"))
     assert " data-measured" in measured and ">≈3.00<" in measured  # what nbval's sanitiser looks for
     assert "data-measured" not in counted and "≈" not in counted
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (0.0123, "s", "12.3 ms"),
+        (0.9996, "s", "1 s"),  # 1e+03 ms, once
+        (12.0, "s", "12 s"),
+        (0.25, "%", "25%"),
+        (0.0123, "%", "1.2%"),
+        (1234.5, "MiB", "1,234 MiB"),
+        (1.2345, "", "1.23"),
+        (None, "s", "–"),
+    ],
+)
+def test_a_number_that_was_not_measured_is_written_in_its_unit(value, unit, words):
+    assert plain(value, unit) == words
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0.001, 1e6), st.floats(-1e7, 1e7))
+def test_a_scale_is_linear_between_its_ends_and_stops_at_them(begin, span, value):
+    scale = Scale(begin, begin + span, 100.0, 400.0)
+    assert (scale.x(begin), scale.x(begin + span)) == (100.0, 400.0)
+    assert 100.0 <= scale.x(value) <= 400.0
+    if begin <= value <= scale.end:
+        assert scale.x(value) == pytest.approx(100 + 300 * (value - begin) / (scale.end - begin))
+
+
+def test_an_axis_keeps_its_words_within_the_drawing():
+    canvas = Canvas(50, width=200)
+    canvas.axis(Scale(0.0, 2.0, 0.0, 200.0), 10, {0.0: "0", 1.0: "1", 2.0: "2"}, inside=15)
+    assert re.findall(r'<text x="([\d.]+)" y="34"', canvas.svg) == ["15", "100", "185"]
+    assert re.findall(r'<line x1="([\d.]+)" y1="10" x2="\1" y2="15"', canvas.svg) == ["0", "100", "200"]
 
 
 def test_tables_read_as_text():
