@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.whole import as_real
+from chunkprefill.whole import as_real, briefly, needed
 
 MOST_CELLS = 20_000  # of one picture: more cannot be told apart, and make a page of many megabytes
 
@@ -21,21 +21,17 @@ def few_enough(n_cells: int, what: str) -> None:
 def runs(traces: Any, *, steps: bool = True) -> None:
     """ValueError unless `traces` is {title: Trace} with at least one entry, and each (`steps`) ran a step."""
     if not isinstance(traces, Mapping):
-        raise ValueError(f"traces is a {type(traces).__name__}: {{title: trace}} is needed")
+        raise ValueError(f"traces is {briefly(traces)}: {{title: trace}} is needed")
     if not traces:
         raise ValueError("no traces to draw: {title: trace} is empty")
     for title, trace in traces.items():
-        if not isinstance(trace, Trace):
-            raise ValueError(f"trace {title!r} is a {type(trace).__name__}, not a Trace")
-        if steps:
-            ran(trace, f"trace {title!r}")
+        ran(trace, f"trace {title!r}", steps=steps)
 
 
-def ran(trace: Trace, name: str = "the trace") -> None:
-    """ValueError for a trace without a step."""
-    if not isinstance(trace, Trace):
-        raise ValueError(f"{name} is a {type(trace).__name__}, not a Trace")
-    if not len(trace.steps):
+def ran(trace: Trace, name: str = "the trace", *, steps: bool = True) -> None:
+    """ValueError for what is no trace, and for one without a step, where `steps` are needed."""
+    needed(name, trace, Trace)
+    if steps and not len(trace.steps):
         raise ValueError(f"{name} has no steps: nothing ran")
 
 
