@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 
 MOST_LINES = 50_000
 #: A series, its labels, its number. A label's value may hold a brace or an escaped quote; each character can be
@@ -109,9 +108,3 @@ def engine(page: str) -> str:
         if re.search(rf"^[ \t]*{prefix[:-1]}[:_]", page, re.MULTILINE):
             return name
     return ""
-
-
-def between(before: Mapping[str, float], after: Mapping[str, float], row: str) -> float:
-    """By how much a counter grew; nan where it is not on both pages, or fell: the server was started anew."""
-    grew = after[row] - before[row] if row in before and row in after else math.nan
-    return grew if grew >= 0 else math.nan

@@ -15,7 +15,6 @@ from chunkprefill.metrics.tally import quantile
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.servers.events import Stream
-from chunkprefill.servers.prometheus import between
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
 from chunkprefill_course.clinic.faults import CAUSES, FAULTS, FIX_FOR, HEALTHY, REMEDIES, TELLING
 from chunkprefill_course.clinic.rows import ROWS, Dashboard, measured_rows
@@ -236,8 +235,8 @@ def probe_rows(probe: ProbeRecord) -> dict[str, float]:
         "ttft_behind": _quantile(behind, 0.5),
         "ttft_not_behind": _quantile(alone, 0.5),
     }
-    before, after = (probe.metrics.get(when, {}) for when in ("before", "after"))
-    values["evictions"] = between(before, after, "preemptions")
+    before, after = (probe.metrics.get(when, {}).get("preemptions", nan) for when in ("before", "after"))
+    values["evictions"] = after - before if after >= before else nan  # fallen: the server was started anew
     if values["evictions"] == 0:
         values["recomputed"] = 0.0  # nothing is computed again unless a cache was lost
     return values

@@ -107,6 +107,8 @@ def test_metrics_of_a_server_are_rows():
     assert quiet["evictions"] == 0 and "pool-too-small" not in quiet.diagnosis.undecided
     anew = read(replace(probe, metrics={"before": {"preemptions": 30.0}, "after": {"preemptions": 2.0}}))
     assert isnan(anew["evictions"]) and "pool-too-small" in anew.diagnosis.undecided
+    half = read(replace(probe, metrics={"before": {}, "after": {"preemptions": 3.0}}))
+    assert isnan(half["evictions"]), "a counter that is on one page alone has not grown from 0"
 
 
 def test_a_reading_is_a_mapping_of_rows():

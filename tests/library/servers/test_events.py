@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import math
 import socketserver
 import threading
 import zlib
@@ -517,9 +516,3 @@ def test_metrics_of_several_models_are_those_of_the_one_that_was_asked():
 )
 def test_an_engine_is_known_by_its_series(page, engine):
     assert prometheus.engine(page) == engine
-
-
-def test_a_counter_that_fell_tells_nothing():
-    assert prometheus.between({"preemptions": 3.0}, {"preemptions": 9.0}, "preemptions") == 6.0
-    for before, after in (({"preemptions": 9.0}, {"preemptions": 3.0}), ({}, {"preemptions": 3.0})):
-        assert math.isnan(prometheus.between(before, after, "preemptions"))
