@@ -177,7 +177,7 @@ def in_bursts(stream: Stream) -> bool:
     return stream.reads < len(stream.tokens) / 3 or apart < len(gaps) / 3
 
 
-class Doubt(Exception):
+class _Doubt(Exception):
     """Why a round, or a whole probe, says nothing."""
 
 
@@ -196,12 +196,12 @@ def judge(probe: Seen) -> Verdict:
     rounds, doubts = [], []
     try:
         usual = _checked_gap(probe)
-    except Doubt as doubt:
+    except _Doubt as doubt:
         return _unknown(str(doubt))
     for name in probe.rounds:
         try:
             rounds.append(_read(probe, name, usual))
-        except Doubt as doubt:
+        except _Doubt as doubt:
             doubts.append(str(doubt))
     if doubts:
         return _unknown(*dict.fromkeys(doubts))
@@ -240,59 +240,59 @@ def _unknown(*why: str) -> Verdict:
 
 
 def _checked_gap(probe: Seen) -> float:
-    """The usual gap, s. Doubt where the rounds need not be looked at."""
+    """The usual gap, s. `_Doubt` where the rounds need not be looked at."""
     chats = [s for s in probe.streams if s.kind == "chat"]
     if not probe.rounds:
-        raise Doubt(f"no round with a document was run{f': {probe.notes[-1]}' if probe.notes else ''}")
+        raise _Doubt(f"no round with a document was run{f': {probe.notes[-1]}' if probe.notes else ''}")
     buffered = [s for s in probe.of("without", "chat") or chats if in_bursts(s)]
     if buffered:
-        raise Doubt(
+        raise _Doubt(
             f"the stream is buffered: {len(buffered[0].tokens)} tokens came in bursts. A proxy or gateway "
             "keeps them back, or the engine hands over several steps at once; their times say nothing"
         )
     usual = usual_gap(probe)
     if not usual and any(len(s.gaps) >= 8 for s in chats):
-        raise Doubt(
+        raise _Doubt(
             "the stream is buffered: of the chats' tokens every second one or more came together with another. "
             "A proxy or gateway keeps them back; their times say nothing"
         )
     if not usual:
-        raise Doubt("too few tokens of the early chats came to know their usual gap")
+        raise _Doubt("too few tokens of the early chats came to know their usual gap")
     return usual
 
 
 def _read(probe: Seen, name: str, usual: float) -> _Round:
-    """What one round says. Doubt where it says nothing."""
+    """What one round says. `_Doubt` where it says nothing."""
     documents, chats, late = probe.of(name, "document"), probe.of(name, "chat"), probe.of(name, "late")
     for stream in (*documents, *chats, *late):
         if stream.error:
-            raise Doubt(f"{stream.name}: {stream.error}")
+            raise _Doubt(f"{stream.name}: {stream.error}")
     if len(documents) != 1:
-        raise Doubt(f"{name} has {len(documents)} documents; one is needed")
+        raise _Doubt(f"{name} has {len(documents)} documents; one is needed")
     if not chats:
-        raise Doubt(f"{name} has no early chat")
+        raise _Doubt(f"{name} has no early chat")
     document = documents[0]
     if document.ttft is None:
-        raise Doubt("the document's first token did not come in time")
+        raise _Doubt("the document's first token did not come in time")
     sent, first = document.sent, document.tokens[0]
     lasted = first - sent
     gone = [s for s in chats if s.ended is not None and s.ended <= first]
     if gone:
-        raise Doubt(
+        raise _Doubt(
             f"{len(gone)} of {len(chats)} early chats ended before the document's first token: it may "
             "have waited for a seat (max_num_seqs, or request-level scheduling), or the answers were short"
         )
     if lasted < ENOUGH * usual:
-        raise Doubt(
+        raise _Doubt(
             f"the document's first token came after {measured(lasted)}, only {lasted / usual:.2g} "
             "times the usual gap: give a longer document (or the server has it cached)"
         )
     if any(not s.tokens or s.tokens[-1] < first for s in chats):
-        raise Doubt("an early chat got no token after the document's first one")
+        raise _Doubt("an early chat got no token after the document's first one")
     if any(len(s.tokens) < 2 or s.tokens[0] >= first for s in chats):
-        raise Doubt("an early chat had fewer than 2 tokens, or none before the document's first one")
+        raise _Doubt("an early chat had fewer than 2 tokens, or none before the document's first one")
     if any(_caught_up(s.tokens, usual) for s in chats):
-        raise Doubt(
+        raise _Doubt(
             "after the chats' longest silence several of their tokens came at once: the network or this "
             "machine held them back, and their times say little; probe again from a quiet machine"
         )
@@ -308,18 +308,18 @@ def _read(probe: Seen, name: str, usual: float) -> _Round:
         together, said = _together(chats, document, usual)
         return _Round(True, (*evidence, said), n_steps=(1, 1) if together else None)
     if max(silent) > PARTLY:
-        raise Doubt(
+        raise _Doubt(
             f"one silence covers {share:.0%} of the document's prefilling, more than chunks of equal "
             "size would and less than the whole of it: give a longer document"
         )
     counts = [_steps(s.tokens, sent, first, usual) for s in chats]
     if any(count is None for count in counts):
-        raise Doubt(
+        raise _Doubt(
             "the chats' gaps did not grow while the document was prefilled: it ran elsewhere (another "
             "replica, a prefill server), was cached, or its chunks are too small to be seen"
         )
     if (apart := max(_stands_out(s.tokens, sent, first) for s in chats)) > STANDS_OUT:
-        raise Doubt(
+        raise _Doubt(
             f"one silence is {apart:.2g} times as long as the chats' other gaps while the document was "
             "prefilled, which chunks of equal size would not do: probe again from a quiet machine"
         )
@@ -395,7 +395,7 @@ def _stands_out(tokens: Sequence[float], sent: float, first: float) -> float:
 
 
 def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool, str]:
-    """Whether newcomers passed the document in the round `name`, and the evidence. Doubt where it cannot be told.
+    """Whether newcomers passed the document in the round `name`, and the evidence. `_Doubt` where it cannot be told.
 
     A newcomer that waited says something only if it could have passed: if the document still had steps to go
     (`ROOM`), and if a seat was free. One that gets its first token after the document's *last* waited for its
@@ -405,21 +405,21 @@ def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool, str]:
     first = document.tokens[0]
     alone = [s.ttft for s in probe.of("without", "late") if s.ttft is not None]
     if not alone:
-        raise Doubt("no late chat was answered in the round without a document")
+        raise _Doubt("no late chat was answered in the round without a document")
     usually, shares, waits, crowded = max(alone), [], [], False
     for stream in late:
         left = first - stream.sent
         if left < max(ENOUGH * usual, 0.2 * (first - document.sent)) or left < 3 * usually:
             continue
         if stream.ttft is None:
-            raise Doubt(f"{stream.name}: its first token did not come in time")
+            raise _Doubt(f"{stream.name}: its first token did not come in time")
         share = stream.ttft / left
         steps = median(sum(stream.sent < t < first for t in chat.tokens) for chat in chats)
         if share > PASSED and steps < ROOM:
             crowded = True
             continue
         if share >= WAITED and len(document.tokens) > 2 and stream.tokens[0] >= document.tokens[-1]:
-            raise Doubt(
+            raise _Doubt(
                 f"{stream.name} got its first token after the document's last one: it may have waited for the "
                 "document's seat (max_num_seqs), and not for its prefilling"
             )
@@ -427,17 +427,17 @@ def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool, str]:
         waits.append(stream.ttft)
         behind = stream.tokens[0] - first
         if behind > max(0.5 * (first - document.sent), 10 * usually):
-            raise Doubt(
+            raise _Doubt(
                 f"{stream.name} waited {measured(behind)} longer than the document: something else holds it, "
                 "a seat or other clients"
             )
     if crowded and not shares:
-        raise Doubt(
+        raise _Doubt(
             f"the document had fewer than {ROOM} steps to go when the late chats came, too few for one of them "
             "to pass it: give a longer document"
         )
     if not shares:
-        raise Doubt(
+        raise _Doubt(
             "no late chat came early enough to tell whether it waits for the document (a late chat's first "
             f"token takes {measured(usually)} without it)"
         )
@@ -446,7 +446,7 @@ def _newcomers(probe: Seen, name: str, usual: float) -> tuple[bool, str]:
         return True, f"{said}, long before the document's"
     if min(shares) >= WAITED:
         return False, f"{said}, with or after the document's"
-    raise Doubt(f"{said}: some waited for the document and some did not")
+    raise _Doubt(f"{said}: some waited for the document and some did not")
 
 
 def _tokens_a_step(probe: Seen, rounds: Sequence[_Round]) -> StepTokens | None:

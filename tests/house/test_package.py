@@ -236,7 +236,7 @@ MANY_PARAMETERS = {
     "chunkprefill/generation.py: generate": "public, and asked for one by one in the first notebook",
     "chunkprefill/measuring.py: calibrate": "public: the edges of a grid, and how it is measured",
     "chunkprefill/model/paged_decode.py: _walk": "a GPU kernel takes pointers and strides, and no values",
-    "chunkprefill/plots/comparisons.py: frontier_picture": "public: as `frontier`",
+    "chunkprefill/plots/comparisons.py: frontier_picture": "public: four columns of a row, each with a default, and a bound",
     "chunkprefill/plots/curve.py: curve_picture": "public: two axes, each with a label and a scale",
     "chunkprefill/plots/style.py: line": "an SVG element: two points and its attributes",
     "chunkprefill/plots/style.py: text": "an SVG element: a point and its attributes",
