@@ -69,7 +69,7 @@ def kv_blocks(trace: Trace, ax: Axes, n_blocks: int | None = None) -> None:
 
 
 def scheduling(trace: Trace, ax: Axes) -> None:
-    """Share of the time between a step's scheduling and its dispatch, %."""
+    """The share of time that passes between a step's scheduling and its dispatch, %."""
     t = over_time(trace)
     ax.stairs(100 * t.scheduling, t.edges, fill=True, color=COLOURS["scheduling"], linewidth=0)
     _finish(ax, "scheduling, % of time", [])
@@ -88,7 +88,7 @@ def first_tokens(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = N
 
 
 def gaps(trace: Trace, ax: Axes, by: Callable[[Request], str] | None = None) -> None:
-    """The longest gap between tokens that ended in each stretch of time, ms; of other classes as marks."""
+    """The longest gap between tokens that ended in each stretch of time, ms: one class as a line, others as marks."""
     e, edges = Events.of(trace), over_time(trace).edges
     last = e.tokens[e.decoded]
     ends, long = e.ended[last], metrics.tbt(e)

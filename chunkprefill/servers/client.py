@@ -85,7 +85,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Address:
-        """From what a person types: with or without http:// and /v1. ProbeError for what is no such URL."""
+        """Read what a person types, with or without http:// and /v1. ProbeError where it is no such URL."""
         if not isinstance(url, str):
             raise ValueError(f"url is {url!r}: a text is needed, such as 'http://localhost:8000'")
         text = url.strip()
@@ -410,9 +410,9 @@ async def _rest(got: bytes, body: AsyncIterator[bytes], most: int) -> str:
 
 
 def in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, run in a thread of its own, because a notebook has a running loop already.
+    """Run `work` in a thread of its own and return its result: a notebook has a running loop already.
 
-    Ctrl-C cancels it: it closes its connections, and KeyboardInterrupt is raised.
+    Ctrl-C cancels the work, which closes its connections, and raises KeyboardInterrupt.
     """
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
 
