@@ -240,8 +240,7 @@ class Client:
         rows = document.get("data") if isinstance(document, dict) else None
         if not isinstance(rows, list):
             what = "a web page" if text.lstrip().startswith("<") else self.clean(text, 80) or "nothing"
-            said = f"{self.address.shown} answers /v1/models with no list of models but {what}"
-            raise ProbeError("not-openai", said)
+            raise self._error("not-openai", f"answers /v1/models with no list of models but {what}")
         return {row["id"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
 
     async def stream(self, stream: Stream, url_path: str, body: Mapping[str, Any]) -> None:
@@ -310,15 +309,19 @@ class Client:
         else:
             raise ProbeError("not-openai", f"the answer is encoded ({self.clean(how, 40)}), unasked")
 
+    def _error(self, kind: str, said: str, retry_s: float | None = None) -> ProbeError:
+        """A failure in a sentence that begins with the server's address."""
+        return ProbeError(kind, f"{self.address.shown} {said}", retry_s)
+
     def _unstreamed(self, text: str) -> ProbeError:
-        where = self.address.shown
+        """What a body is that holds no events."""
         if text.startswith("<"):
-            said = f"{where} answers with a web page, as a login or a gateway does, and not with a stream"
-            return ProbeError("not-openai", said)
-        first, _, second = text.partition("\n")
-        if isinstance(json_of(first), dict) and isinstance(json_of(second.partition("\n")[0]), dict):
-            said = f"{where} streams lines of JSON, a protocol of its own, and not OpenAI's events"
-            return ProbeError("not-openai", said)
+            said = "answers with a web page, as a login or a gateway does, and not with a stream"
+            return self._error("not-openai", said)
+        lines = [json_of(line) for line in text.split("\n")[:2]]
+        if len(lines) > 1 and all(isinstance(line, dict) for line in lines):
+            said = "streams lines of JSON, a protocol of its own, and not OpenAI's events"
+            return self._error("not-openai", said)
         document = json_of(text)
         if isinstance(document, dict) and "error" in document:
             return ProbeError("server-error", f"the server says: {self.clean(message(document))}")
@@ -331,46 +334,45 @@ class Client:
     def _status(self, status: int, text: str, headers: Mapping[str, str]) -> ProbeError:
         said = self.clean(message(json_of(text)) or text, 300)
         words = f"; it says: {said}" if said else ""
-        where = self.address.shown
         if status in (401, 403):
             hint = "the key was refused" if self._key else "it wants a key: --key-env NAME"
-            return ProbeError("unauthorized", f"{where} answers {status}, {hint}{words}")
+            return self._error("unauthorized", f"answers {status}, {hint}{words}")
         if 300 <= status < 400:
             there = self.clean(headers.get("location", "elsewhere"), 120)
-            said = f"{where} answers {status}, a redirect to {there}, which is not followed"
-            return ProbeError("redirect", f"{said}: give the address that it leads to")
+            said = f"answers {status}, a redirect to {there}, which is not followed: give the address that it leads to"
+            return self._error("redirect", said)
         if status == 404 and "model" in said.lower():
-            return ProbeError("no-model", f"{where} answers 404{words}")
+            return self._error("no-model", f"answers 404{words}")
         if status in (429, 503):
             retry_s = _retry_s(headers.get("retry-after", ""))
-            return ProbeError("busy", f"{where} answers {status}: busy, or still loading{words}", retry_s)
+            return self._error("busy", f"answers {status}: busy, or still loading{words}", retry_s)
         if status >= 500:
-            return ProbeError("server-error", f"{where} answers {status}{words}")
+            return self._error("server-error", f"answers {status}{words}")
         long = status == 413 or any(word in said.lower() for word in TOO_LONG)
-        return ProbeError("too-long" if long else "refused", f"{where} answers {status}{words}")
+        return self._error("too-long" if long else "refused", f"answers {status}{words}")
 
     def _named(self, error: Exception) -> ProbeError:
-        h, where = self._httpx, self.address.shown
+        """What the library's exception means."""
+        h, where, said = self._httpx, self.address.shown, self.clean(error, 80)
         if isinstance(error, h.InvalidURL | UnicodeError):
-            return ProbeError("url", f"{where} is no URL: {self.clean(error, 120)}")
+            return self._error("url", f"is no URL: {self.clean(error, 120)}")
         if isinstance(error, h.ConnectTimeout):
-            return ProbeError("nothing-listens", f"{where} did not answer within {CONNECT_S:g} s")
+            return self._error("nothing-listens", f"did not answer within {CONNECT_S:g} s")
         if isinstance(error, BrokenAnswer):
             return ProbeError("not-openai", f"{where}: {error}")
-        said = self.clean(error, 80)
         if isinstance(error, h.ConnectError) and "CERTIFICATE_VERIFY" in said.upper():
             hint = "name the file of its authority in the environment variable SSL_CERT_FILE"
-            return ProbeError("tls", f"{where} shows a certificate that is not trusted ({said}): {hint}")
+            return self._error("tls", f"shows a certificate that is not trusted ({said}): {hint}")
         if isinstance(error, h.ConnectError) and "SSL" in said.upper():
-            return ProbeError("tls", f"{where} does not speak TLS ({said}): is it http://?")
+            return self._error("tls", f"does not speak TLS ({said}): is it http://?")
         if isinstance(error, h.ConnectError):
-            return ProbeError("nothing-listens", f"nothing listens at {where} ({self.clean(error, 80)})")
+            return ProbeError("nothing-listens", f"nothing listens at {where} ({said})")
         if isinstance(error, h.TimeoutException):
-            return ProbeError("timeout", f"{where} sent nothing for a long time ({type(error).__name__})")
+            return self._error("timeout", f"sent nothing for a long time ({type(error).__name__})")
         if isinstance(error, h.RemoteProtocolError | h.ReadError):
             mute = not str(error) or "without sending" in str(error) or "illegal status" in str(error)
             hint = "; does it speak TLS, https://?" if mute and where.startswith("http:") else ""
-            return ProbeError("closed", f"{where} closed the connection midway ({said}){hint}")
+            return self._error("closed", f"closed the connection midway ({said}){hint}")
         return ProbeError("not-openai", f"{where}: {type(error).__name__}: {self.clean(error, 120)}")
 
 
