@@ -17,7 +17,7 @@ from chunkprefill.scheduling.clients import Clients, listed
 from chunkprefill.scheduling.core import Request, Rid
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.servers.client import COMPLETIONS, Address, Client, Door, clean, in_thread
-from chunkprefill.servers.events import Stream
+from chunkprefill.servers.stream import Stream
 
 DOOR = Door(COMPLETIONS, ids=True, extras=True)
 FIRST_S = 0.05  # until the first request is sent

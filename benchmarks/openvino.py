@@ -26,7 +26,7 @@ from benchmarks.drive import Answer, numbers
 from benchmarks.runner import ROOT, options, positive, provenance_of, write
 from chunkprefill.model.smollm2 import gguf_path
 from chunkprefill.servers.client import clean
-from chunkprefill.servers.events import json_of
+from chunkprefill.servers.stream import json_of
 
 WORKER = Path(__file__).with_name("openvino_worker.py")
 LIMIT_S = 300.0  # of one run

@@ -31,7 +31,7 @@ OF_SERVERS = (
     "chunkprefill.servers",
     "chunkprefill.servers.advise",
     "chunkprefill.servers.client",
-    "chunkprefill.servers.events",
+    "chunkprefill.servers.stream",
 )
 READS_A_SERVER = ("chunkprefill_course.clinic.reading",)
 #: What modules on the floor read from elsewhere.

@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from chunkprefill.servers.events import BrokenAnswer, EventReader, Lines, Stream, json_of, message, pieces
+from chunkprefill.servers.stream import BrokenAnswer, EventReader, Lines, Stream, json_of, message, pieces
 from chunkprefill.strict import words
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from typing import Protocol
 
 from chunkprefill.configs import table
 from chunkprefill.measure import measured
-from chunkprefill.servers.events import Stream
+from chunkprefill.servers.stream import Stream
 
 
 class Seen(Protocol):

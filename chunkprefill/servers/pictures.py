@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table
-from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import Seen
+from chunkprefill.servers.stream import Stream
 
 MARGIN, ROW = 112.0, 34.0  # user units: left of the axis, and of one row
 MOST_ROWS = 9

@@ -30,9 +30,9 @@ from chunkprefill.servers.client import (
     clean,
     in_thread,
 )
-from chunkprefill.servers.events import Stream, count
 from chunkprefill.servers.judge import in_bursts
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
+from chunkprefill.servers.stream import Stream, count
 from chunkprefill.whole import check_fields, whole_number
 
 T = TypeVar("T")

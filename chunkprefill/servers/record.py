@@ -14,9 +14,9 @@ from typing import Any
 from chunkprefill.measure import measured
 from chunkprefill.plots.style import Picture, Table
 from chunkprefill.servers.client import clean
-from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import Verdict, judge, usual_gap
 from chunkprefill.servers.pictures import seen_picture
+from chunkprefill.servers.stream import Stream
 from chunkprefill.strict import loads
 from chunkprefill.whole import real_number, whole_number
 

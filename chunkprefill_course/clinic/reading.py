@@ -14,8 +14,8 @@ from math import inf, isnan, nan
 from chunkprefill.metrics.tally import quantile
 from chunkprefill.scheduling.core import Batch
 from chunkprefill.scheduling.trace import Trace
-from chunkprefill.servers.events import Stream
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
+from chunkprefill.servers.stream import Stream
 from chunkprefill_course.clinic.faults import CAUSES, FAULTS, FIX_FOR, HEALTHY, REMEDIES, TELLING
 from chunkprefill_course.clinic.rows import ROWS, Dashboard, measured_rows
 from chunkprefill_course.clinic.signs import APART, PLAIN, SILENT, signs

@@ -175,7 +175,6 @@ FILES_NAMED_TWICE = {
         "an exercise is called by what it asks",
     ),
     "vllm.py": (r"chunkprefill/(scheduling|servers)/.*", "its policy, and how it is run"),
-    "events.py": (r"chunkprefill/(metrics|servers)/.*", "of a trace, and of a stream"),
 }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from chunkprefill.metrics.timelines import request_timelines
 from chunkprefill.scheduling.core import Batch, Request
-from chunkprefill.servers.events import Stream
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
+from chunkprefill.servers.stream import Stream
 from chunkprefill.simulation.simulate import simulate
 
 

@@ -22,9 +22,9 @@ from chunkprefill.servers import client as module
 from chunkprefill.servers import probe as probing
 from chunkprefill.servers import prometheus
 from chunkprefill.servers.client import DOORS, Address, Client, ProbeError
-from chunkprefill.servers.events import MOST_LINE, BrokenAnswer, EventReader, Lines, Stream, count, message
 from chunkprefill.servers.judge import UNKNOWN, judge, tokens_an_event
 from chunkprefill.servers.probe import ProbePlan, patient
+from chunkprefill.servers.stream import MOST_LINE, BrokenAnswer, EventReader, Lines, Stream, count, message
 from tests.library.servers.seen import World, probe_of
 from tests.library.servers.standin import StandIn, linear
 from tests.library.servers.test_judge import ARRIVAL

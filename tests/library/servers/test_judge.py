@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chunkprefill as cp
-from chunkprefill.servers.events import Stream
 from chunkprefill.servers.judge import UNKNOWN, VERDICTS, StepTokens, judge
 from chunkprefill.servers.record import ProbeRecord
+from chunkprefill.servers.stream import Stream
 from tests.library.servers.seen import World, probe_of
 from tests.library.servers.standin import linear
 

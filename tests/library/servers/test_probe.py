@@ -17,9 +17,9 @@ from chunkprefill.__main__ import main
 from chunkprefill.servers import commands, prometheus
 from chunkprefill.servers import probe as module
 from chunkprefill.servers.client import Address, Client, ProbeError, clean, in_thread
-from chunkprefill.servers.events import EventReader, Stream
 from chunkprefill.servers.probe import ProbePlan, probe
 from chunkprefill.servers.record import ProbeRecord
+from chunkprefill.servers.stream import EventReader, Stream
 from tests.library.servers.standin import HOSTILE, StandIn
 from tests.proof import few_of
 
