@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chunkprefill.plots.style import COLOURS, WIDTH, Canvas, Picture, Table
+from chunkprefill.plots.style import COLOURS, WIDTH, Canvas, Picture, Table, plain
 
 
 def columns_picture(
@@ -36,7 +36,7 @@ def columns_picture(
         y0 = top + m * panel
         values = [each[e][m] for each in runs.values() for e in engines]
         most = max([v for v in values if v is not None] or [1.0])
-        canvas.text(0, y0 + 20, f"{measure}, up to {_plain(most)}", bold=True)
+        canvas.text(0, y0 + 20, f"{measure}, up to {plain(most)}", bold=True)
         for i, (settings, each) in enumerate(runs.items()):
             y = y0 + head + row * i
             canvas.text(0, y + 14, settings)
@@ -44,7 +44,7 @@ def columns_picture(
             for k, engine in enumerate(engines):
                 if (value := each[engine][m]) is not None:
                     _mark(canvas, k, 8 + (WIDTH - 16) * value / most, y + 35)
-            told.append((measure, settings, *(_plain(each[e][m]) for e in engines)))
+            told.append((measure, settings, *(plain(each[e][m]) for e in engines)))
     table = Table(header=("measure", "settings", *engines), rows=told)
     said = "; ".join(f"{r[0]}, {r[1]}: " + ", ".join(map(" ".join, zip(engines, r[2:]))) for r in told)
     return canvas.picture(alt=said, caption=caption, badge=badge, source=source, table=table)
@@ -61,9 +61,3 @@ def _mark(canvas: Canvas, k: int, x: float, y: float) -> None:
     else:
         canvas.line(x - 6, y - 6, x + 6, y + 6, colour, width=3)
         canvas.line(x - 6, y + 6, x + 6, y - 6, colour, width=3)
-
-
-def _plain(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{1e3 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"

@@ -187,7 +187,8 @@ def plain(value: float | None, unit: str = "s") -> str:
     if value is None:
         return "–"
     if unit == "s":
-        return f"{value * 1e3:,.3g} ms" if 0 < abs(value) < 0.9995 else f"{value:,.3g} s"
+        ms = 0 < abs(value) < 0.9995
+        return f"{value * 1e3:,.3g} ms" if ms else f"{float(f'{value:.3g}'):,g} s"
     if unit == "%":
         return f"{100 * value:,.0f}%" if value >= 0.1 else f"{100 * value:.2g}%"
     return (f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}") + (f" {unit}" if unit else "")

@@ -186,6 +186,7 @@ def test_only_a_measured_picture_may_differ_in_another_run():
         (0.0123, "s", "12.3 ms"),
         (0.9996, "s", "1 s"),  # 1e+03 ms, once
         (12.0, "s", "12 s"),
+        (1234.5, "s", "1,230 s"),  # 1.23e+03 s, once
         (0.25, "%", "25%"),
         (0.0123, "%", "1.2%"),
         (1234.5, "MiB", "1,234 MiB"),
