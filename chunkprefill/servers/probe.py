@@ -21,15 +21,7 @@ from typing import Any, TypeVar
 
 from chunkprefill.measure import measured
 from chunkprefill.servers import prometheus
-from chunkprefill.servers.client import (
-    DOORS,
-    Address,
-    Client,
-    Door,
-    ProbeError,
-    clean,
-    in_thread,
-)
+from chunkprefill.servers.client import DOORS, Address, Client, Door, ProbeError, clean, in_thread
 from chunkprefill.servers.judge import in_bursts
 from chunkprefill.servers.record import COMPARISON, ProbeRecord
 from chunkprefill.servers.stream import Stream, count
@@ -50,12 +42,12 @@ POLL_S = 0.004
 METRICS_S = 5.0  # that the metrics may take when the probe is over
 PAUSE_S = 1.0  # between two tries of a server that is busy
 PATIENCE_S = 60.0  # that a server which still loads its model is waited for
+NO_TALK = ("embed", "rerank", "whisper", "tts")  # in names of models that write no text
 TEXT = """
 time year people way day man thing woman life child world school state family student group country
 problem hand part place case week company system program question work number night point home water
 room mother area money story fact month lot right study book eye job word business issue side kind head
 """
-NO_TALK = ("embed", "rerank", "whisper", "tts")  # in names of models that write no text
 WORDS = tuple(TEXT.split())  # common ones: about a token each
 
 
