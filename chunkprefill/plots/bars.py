@@ -7,7 +7,7 @@ from typing import Unpack
 
 from chunkprefill.measure import measured
 from chunkprefill.plots.checks import amounts, one_of
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, WordsAndAlt, round_step, writer
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, WordsAndAlt, ticks, writer
 from chunkprefill.whole import briefly
 
 LOOKS = (("scheduling", 1.0), ("scheduling", 0.55), ("scheduling", 0.25))
@@ -133,9 +133,7 @@ def passes_picture(
                 canvas.text(x + wide / 2, y + 50, f"P{n_chunks}", anchor="middle", fill="#fff")
             x += wide
     y = tall * len(rows) + 4
-    step = round_step(longest / 6)
-    times = [i * step for i in range(int(longest / step) + 1)]
-    canvas.axis(Scale(0.0, longest), y, {time: f"{time:g}" for time in times})
+    canvas.axis(Scale(0.0, longest), y, {time: f"{time:g}" for time in ticks(longest, 6)})
     canvas.text(WIDTH, y + 46, f"time, {unit}", anchor="end")
     table = Table(
         header=("", "passes", "all", "the longest"),

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Unpack
 
 from chunkprefill.plots.checks import ends_after, runs
-from chunkprefill.plots.style import Canvas, Picture, Scale, Table, Words, round_step, writer
+from chunkprefill.plots.style import Canvas, Picture, Scale, Table, Words, ticks, writer
 from chunkprefill.plots.timeline import milliseconds
 from chunkprefill.scheduling.core import Step
 from chunkprefill.scheduling.trace import Trace
@@ -62,9 +62,7 @@ def lanes_picture(
         scale = Scale(steps[0].scheduled, steps[0].scheduled + end, LEFT, RIGHT)
         _lane(canvas, 34 + k * tall, title, steps, scale, say)
     y = 34 + tall * len(shown) - 8
-    step_s = round_step(end / 5)
-    times = [i * step_s for i in range(int(end / step_s) + 1)]
-    canvas.axis(Scale(0.0, end, LEFT, RIGHT), y, {time: f"{1e3 * time:g}" for time in times})
+    canvas.axis(Scale(0.0, end, LEFT, RIGHT), y, {time: f"{1e3 * time:g}" for time in ticks(end, 5)})
     canvas.text(0, y + 24, "time, ms")
     rows = []
     for title, steps in shown.items():

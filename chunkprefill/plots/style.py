@@ -405,6 +405,12 @@ def round_step(least: float, of: Sequence[float] = (1, 2, 5)) -> float:
     return next(power * k for k in (*of, 10) if power * k >= least * (1 - 1e-9))
 
 
+def ticks(end: float, n: int, of: Sequence[float] = (1, 2, 5)) -> list[float]:
+    """Round values from 0 to `end`, about `n` of them."""
+    step = round_step(end / n, of)
+    return [i * step for i in range(int(end / step + 1e-9) + 1)]
+
+
 def _colour(name: str) -> str:
     return "currentColor" if name == "ink" else COLOURS.get(name, name)
 

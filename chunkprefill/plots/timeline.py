@@ -8,7 +8,7 @@ from typing import Unpack
 from chunkprefill.metrics.timelines import RequestTimeline, request_timelines
 from chunkprefill.plots.checks import ends_after, runs
 from chunkprefill.plots.grid import task
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, Words, round_step, writer
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, Words, ticks, writer
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
 
@@ -141,9 +141,8 @@ def _draw_mark(
 
 
 def _draw_axis(canvas: Canvas, scale: Scale, y: float) -> None:
-    step = round_step(scale.end / 5, (1, 2, 2.5, 5))
-    times = [i * step for i in range(int(scale.end / step + 1e-9) + 1)]
-    canvas.axis(scale, y, {time: f"{time:.6g}" for time in times}, width=1.5, drop=22, inside=18)
+    marks = {time: f"{time:.6g}" for time in ticks(scale.end, 5, (1, 2, 2.5, 5))}
+    canvas.axis(scale, y, marks, width=1.5, drop=22, inside=18)
     canvas.text((scale.left + WIDTH) / 2, y + 39, "time, s", anchor="middle")
 
 
