@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chunkprefill.strict import printable
 
-DEFAULT_PROMPT = Path(__file__).parent / "data" / "demo_prompt.txt"
+PROMPT_FILE = Path(__file__).parent / "data" / "demo_prompt.txt"
 TOLERANCE = 1e-4  # what rounding in float32 may come to, relative to the largest number of a tensor
 
 
@@ -40,7 +40,7 @@ def _demo(args: Namespace) -> int:
     print(f"loading {args.model} in float32 on {chosen.device}: {chosen.why}", file=sys.stderr)
     tokenizer = load_tokenizer(args.model)
     model = load_model(args.model, device=chosen.device)  # float32, because results are compared
-    prompt = DEFAULT_PROMPT.read_text("utf-8").strip() if args.prompt is None else args.prompt
+    prompt = PROMPT_FILE.read_text("utf-8").strip() if args.prompt is None else args.prompt
     tokens = tokenizer.chat(prompt)
     cache, whole = (KVCache(model.config, len(tokens) + args.tokens, device=model.device) for _ in range(2))
 

@@ -69,7 +69,8 @@ def calibrate(
     schedulings = [
         (steps[0].batch, median(s.dispatched - s.scheduled for s in steps)) for steps in alike.values()
     ]
-    cost, host = fit(executions, sizes, about=about), fit_host(schedulings)
+    cost = fit(executions, sizes, about=about)
+    host = fit_host(schedulings)
     return replace(cost, host=host, held_out=prediction_errors(median_of(again), cost))
 
 

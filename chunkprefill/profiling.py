@@ -10,7 +10,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +47,21 @@ def threads(n: int | None) -> Iterator[None]:
 @contextmanager
 def labelled(model: Transformer) -> Iterator[None]:
     """Each forward pass of `model` stands under a label: on a GPU it is launched, on a CPU it is run."""
-    forward, name = model.forward, "launch" if model.device.type == "cuda" else "pass"
+    name, stack = "launch" if model.device.type == "cuda" else "pass", list[Any]()
 
-    def under_label(*arguments: Any) -> Any:
-        with record_function(name):
-            return forward(*arguments)
+    def enter(*_: Any) -> None:
+        stack.append(record_function(name))
+        stack[-1].__enter__()
 
-    model.forward = under_label  # type: ignore[method-assign, assignment]
+    def leave(*_: Any) -> None:
+        stack.pop().__exit__(None, None, None)
+
+    hooks = model.register_forward_pre_hook(enter), model.register_forward_hook(leave)
     try:
         yield
     finally:
-        del model.forward
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -157,12 +160,25 @@ def _kernel(name: str) -> str:
 
 def innermost(spans: Sequence[Span]) -> list[Span]:
     """Spans that nest, cut so that each moment belongs to the innermost one."""
-    cut = []
-    for begin, end in pairwise(sorted({edge for _, *edges in spans for edge in edges})):
-        over = [span for span in spans if span[1] <= begin and end <= span[2]]
-        if over:
-            name, *_ = sorted(over, key=lambda span: (span[1], -span[2]))[-1]
-            cut.append((name, begin, end))
+    cut: list[Span] = []
+    open_: list[Span] = []
+    at = 0.0
+
+    def close(until: float) -> None:
+        nonlocal at
+        while open_ and open_[-1][2] <= until:
+            name, _, end = open_.pop()
+            if end > at:
+                cut.append((name, at, end))
+            at = max(at, end)
+
+    for span in sorted(spans, key=lambda s: (s[1], -s[2])):
+        close(span[1])
+        if open_ and span[1] > at:
+            cut.append((open_[-1][0], at, span[1]))
+        at = max(at, span[1])
+        open_.append(span)
+    close(float("inf"))
     return cut
 
 

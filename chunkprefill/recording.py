@@ -31,7 +31,7 @@ def provenance(
     Torch is asked only when it is loaded already: a bench of the scheduler does not need it.
     """
     torch = sys.modules.get("torch")
-    driver, device_name = "none", of_processor("model name") or platform.processor() or "unknown"
+    driver, device_name = "none", cpuinfo("model name") or platform.processor() or "unknown"
     if torch is not None and device.startswith("cuda"):
         device_name = torch.cuda.get_device_name(device)
         driver = run_quietly("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"
@@ -51,7 +51,7 @@ def provenance(
     }
 
 
-def of_processor(*names: str) -> str | None:
+def cpuinfo(*names: str) -> str | None:
     """What the system says of its first processor under one of these names; None where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

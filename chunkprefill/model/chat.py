@@ -78,7 +78,7 @@ def plain_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _refuse_what_lists_no_objects(name: str, value: Any) -> None:
-    """ValueError for other than JSON objects: of a function the template would see its type's name alone."""
+    """ValueError for what is no list of JSON objects: a template would write the name of its type."""
     if value is None:
         return
     if not isinstance(value, (list, tuple)):

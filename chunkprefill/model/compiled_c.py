@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from chunkprefill.model.smollm2 import cache_dir
-from chunkprefill.recording import of_processor
+from chunkprefill.recording import cpuinfo
 
 HERE = Path(__file__).parent
 HEADER = HERE / "numbers.h"
@@ -55,7 +55,7 @@ def compiled(
     command = [*compiler, *FLAGS, *TYPES[dtype], str(source), "-lm"]
     text = source.read_bytes() + HEADER.read_bytes()
     # What `-march=native` depends on belongs to the name: machines may share a cache.
-    processor = of_processor("flags", "Features") or platform.machine()
+    processor = cpuinfo("flags", "Features") or platform.machine()
     seen = hashlib.sha256(text + repr((command, processor)).encode()).hexdigest()[:16]
     kept = _kept(f"{name}-{seen}.so")
     try:

@@ -304,7 +304,7 @@ def agreed(one: str, value: Any, other: str, other_value: Any) -> Any:
     """The value of two keys that mean one thing, None without any; ValueError where they disagree."""
     if value is not None and other_value is not None and value != other_value:
         raise ValueError(
-            f"{one} is {shown(value)} and {other} is {shown(other_value)}: two keys for one thing, and they "
+            f"{one} is {shown(value)} and {other} is {shown(other_value)}: two places for one thing, and they "
             "disagree"
         )
     return value if other_value is None else other_value

@@ -34,7 +34,8 @@ class Fixed:
         return slice(None)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.attention(q, *self.cache.store(layer, self.numbers[2], k, v))
+        keys, values = self.cache.store(layer, self.numbers[2], k, v)
+        return self.attention(q, keys, values)
 
     def fill(self, numbers: Tensor, part: Walked) -> None:
         """Take over the numbers of a batch of at most n; rows that are left over repeat its first."""

@@ -104,7 +104,7 @@ class YarnScaling:
 def yarn_amplitude(factor: float, mscale: float, mscale_all_dim: float) -> float:
     """What YaRN multiplies cosine and sine by where a file does not say: 0.1 ln(factor) + 1.
 
-    DeepSeek's files give two weights of that logarithm (others none: 0); then it is the ratio of the two.
+    DeepSeek's files give two weights of that logarithm (other files give none: 0); then it is the ratio of the two.
     """
 
     def rule(weight: float) -> float:

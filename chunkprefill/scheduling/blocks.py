@@ -14,8 +14,8 @@ class BlockPool:
     n_blocks: blocks that sequences can hold. vLLM's `num_gpu_blocks` counts one more, the null block that it
     never gives to a request: a server that reports 1,000 blocks is `BlockPool(999)`. prefix_caching: blocks
     keep their content after a request, and requests that begin with the same tokens use it (`Request` says how
-    equal tokens are known). A run begins on a `copy`, so a pool can be given to many runs, and each starts with an empty
-    cache. What is free is a stack of returned ids and the first id never used: a pool of a billion blocks
+    equal tokens are known). A run begins on a `copy`, so a pool can be given to many runs, and each starts with
+    an empty cache. What is free is a stack of returned ids and the first id never used: a pool of a billion blocks
     costs nothing.
     """
 

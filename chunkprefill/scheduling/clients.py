@@ -44,7 +44,7 @@ def clients(n: int, requests: Iterable[Request]) -> Clients:
 
 def listed(requests: Iterable[Request] | Clients) -> tuple[Request, ...]:
     """The requests of an open or a closed loop, as they were given. Errors: `as_requests`."""
-    return requests.requests if isinstance(requests, Clients) else as_requests(requests)
+    return as_requests(requests.requests if isinstance(requests, Clients) else requests)
 
 
 class Sending:

@@ -145,7 +145,7 @@ def pool_for(
 
 
 def pool_of(model: Config | str, device: Device | str, serving: Serving, layout: Layout) -> BlockPool:
-    """`pool_for`, once its arguments are values. NoRoom, with the bytes of each, where nothing is left."""
+    """`pool_for`, with model, device and layout looked up. NoRoom, with the bytes of each, where nothing is left."""
     use = memory_use(model, device, serving, layout)
     if use.n_blocks < 1:
         name = model if isinstance(model, str) else "the model"

@@ -88,7 +88,9 @@ def read_mooncake(path: Path, *, prefixes: bool = False) -> list[Request]:
         key = "timestamp" if "timestamp" in cells else "timestamp_ms"
         units.add(unit := 1.0 if key == "timestamp" and "chat_id" in cells else 1e3)  # in a second
         if len(units) > 1:
-            raise ValueError("only some of the lines so far have a chat_id, with which times count seconds")
+            raise ValueError(
+                "some lines so far have a chat_id (times in seconds) and some have none (times in ms)"
+            )
         at = _time(cells[key])
         if key == "timestamp" and unit == 1e3 and at % 1:
             raise ValueError(
