@@ -34,7 +34,11 @@ def need_smollm2() -> None:
 def tracked(*patterns: str) -> list[Path]:
     """The files that this checkout keeps, by git's patterns."""
     listed = git("ls-files", "-z", *patterns)
-    why = "git is not on PATH" if shutil.which("git") is None else "git knows no checkout of this user's here"
+    why = (
+        "git is not on PATH"
+        if shutil.which("git") is None
+        else "git finds no checkout here that belongs to this user (see safe.directory)"
+    )
     need("git", listed is not None, why)
     return [ROOT / name for name in (listed or "").split("\0") if name and (ROOT / name).is_file()]
 

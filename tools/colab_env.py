@@ -178,7 +178,9 @@ def pack_tree(archive: Path, top: str) -> None:
     """The files of this checkout, as they lie here, the way GitHub packs them: under one folder."""
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed is None:
-        raise Failed("git cannot list the files of this checkout: is it one, and is git installed?")
+        raise Failed(
+            "git cannot list the files of this checkout: is it one, does it belong to this user, and is git installed?"
+        )
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive, "w:gz") as tar:
         for name in sorted(set(filter(None, listed.split("\0")))):

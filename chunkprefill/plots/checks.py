@@ -50,13 +50,15 @@ def one_of(name: str, value: Any, known: Iterable[Any]) -> None:
 
 def amounts(name: str, values: Iterable[Any]) -> list[float]:
     """`values` as finite numbers of at least 0, one or more of them."""
-    numbers = list(values)
-    if not numbers:
+    given = list(values)
+    if not given:
         raise ValueError(f"{name} has 0 numbers, at least 1 needed")
-    for value in numbers:
+    numbers = []
+    for value in given:
         number = as_real(value)
         if number is None or not 0 <= number < math.inf:
             raise ValueError(f"{name} has {value!r}: a finite number of at least 0 is needed")
+        numbers.append(float(number))
     return numbers
 
 

@@ -91,7 +91,7 @@ def cdf_picture(
 
     words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from.
     """
-    table = spread_table(traces, metric, say=writer(words, "simulated"))
+    table = spread_table(traces, metric, say=writer(words.setdefault("badge", "simulated")))
     said = "; ".join(f"{row[0]}: median {row[1]}, P99 {row[3]}, maximum {row[4]}" for row in table.rows)
     with figure(height / 100) as fig:
         cdf(traces, fig.add_subplot(), metric, tail=tail)
@@ -176,7 +176,7 @@ def frontier_picture(
     """
     columns = Columns(x, y, by, point)
     rows = _checked(rows, columns)
-    say = writer(words, "simulated")
+    say = writer(words.setdefault("badge", "simulated"))
     ends = "; ".join(
         f"{name}: {say(series[0][y], 's')} at {say(series[0][x], '')} to {say(series[-1][y], 's')} at "
         f"{say(series[-1][x], '')}"

@@ -152,7 +152,7 @@ def dashboard_picture(
     if unknown := [name for name in panels if name not in {*PANELS, *WAITS}]:
         raise ValueError(f"panels {unknown}: choose from {known}")
     ran(trace)
-    say = writer(words, "simulated")
+    say = writer(words.setdefault("badge", "simulated"))
     with figure(1.25 * len(panels) + 0.5) as fig:
         axes = fig.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
         own = {"first tokens": partial(first_tokens, by=by), "gaps": partial(gaps, by=by)}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any
 
 from chunkprefill.plots.checks import a_word_each, few_enough, ran
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table, Words
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Table
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
 from chunkprefill.whole import whole_number
@@ -42,12 +42,17 @@ def step_tasks(trace: Trace) -> list[dict[Rid, tuple[str, int, int]]]:
 
 
 def grid_picture(
-    trace: Trace, *, names: Sequence[str] = (), most: int = 9, **words: Unpack[Words]
+    trace: Trace,
+    *,
+    caption: str,
+    names: Sequence[str] = (),
+    most: int = 9,
+    badge: str = "counted",
+    source: str = "",
 ) -> Picture:
     """The first `most` iterations of a trace, a column each; a request's tasks stand in its row.
 
     names: of the requests, if not their rids; they are numbered from 1 in the order of the trace
-    words: the `caption`; the `badge` ("counted" unless given) and `source` say where the numbers come from
     Raises ValueError for a trace without a step, or with more cells than can be read.
     """
     ran(trace)
@@ -85,5 +90,4 @@ def grid_picture(
     )
     more = f" {len(trace.steps) - n_shown} more iterations follow." if n_shown < len(trace.steps) else ""
     table = Table(header=("iteration", *labels), rows=lines)
-    words.setdefault("badge", "counted")
-    return canvas.picture(alt=f"{said}{more}", table=table, **words)
+    return canvas.picture(alt=f"{said}{more}", caption=caption, badge=badge, source=source, table=table)

@@ -49,7 +49,7 @@ def lanes_picture(
         if begin[title] < 0 or not shown[title]:
             raise ValueError(f"{title}: no step {begin[title]} among {len(trace.steps)}")
     end = until or max(steps[-1].end - steps[0].scheduled for steps in shown.values())
-    say = writer(words, "simulated", _short)
+    say = writer(words.setdefault("badge", "simulated"), _short)
     tall = HEAD + 2 * LANE + GAP + 22
     canvas = Canvas(26 + tall * len(shown) + 46)
     keys = (("scheduling", "scheduling"), ("prefill", "with a chunk"), ("decode", "decodes alone"))

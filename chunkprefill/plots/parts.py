@@ -70,10 +70,10 @@ def _parts(title: str, one: Trace | Breakdown | Amounts) -> dict[str, float]:
         one = breakdown(one)
     if isinstance(one, Breakdown):
         one = {WORDS[name]: seconds for name, seconds in one.parts.items()}
-    parts = {str(name): seconds for name, seconds in one.items()}
-    if not sum(amounts(title or "the run", parts.values())) > 0:
-        raise ValueError(f"{title or 'the run'}: seconds that are not all 0 are needed: {parts}")
-    return parts
+    seconds = amounts(title or "the run", one.values())
+    if not sum(seconds) > 0:
+        raise ValueError(f"{title or 'the run'}: seconds that are not all 0 are needed: {dict(one)}")
+    return dict(zip(map(str, one), seconds))
 
 
 def _plain(value: float, unit: str = "s") -> str:

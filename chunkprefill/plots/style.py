@@ -184,7 +184,7 @@ class WordsAndAlt(Words):
 
 def plain(value: float | None, unit: str = "s") -> str:
     """A number that was priced or counted, as `measured` takes it: `12.3 ms`, `1,234 MiB`, `25%`; a dash for none."""
-    if value is None:
+    if value is None or math.isnan(value):
         return "–"
     if unit == "s":
         ms = 0 < abs(value) < 0.9995
@@ -194,12 +194,9 @@ def plain(value: float | None, unit: str = "s") -> str:
     return (f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}") + (f" {unit}" if unit else "")
 
 
-def writer(words: Words, badge: str, write: Callable[..., str] = plain) -> Callable[..., str]:
-    """How a picture writes its numbers: as `measured` if its badge says so, else by `write`.
-
-    badge: the picture's, unless its words name one.
-    """
-    return measured if words.setdefault("badge", badge) == "measured" else write
+def writer(badge: str, write: Callable[..., str] = plain) -> Callable[..., str]:
+    """How a picture writes its numbers: as `measured` if its badge says so, else by `write`."""
+    return measured if badge == "measured" else write
 
 
 class Edge(TypedDict, total=False):
@@ -213,12 +210,21 @@ class Edge(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from `begin` to `end`, laid out from `left` to `right`; values beyond an end are drawn at it."""
+    """Values from `begin` to `end`, laid out from `left` to `right`; values beyond an end are drawn at it.
+
+    ValueError where the axis has no length, as for a run whose every step cost 0 s.
+    """
 
     begin: float
     end: float
     left: float = 0.0  # user units, as `right`
     right: float = WIDTH
+
+    def __post_init__(self) -> None:
+        if not self.begin < self.end:
+            raise ValueError(
+                f"an axis from {self.begin:g} to {self.end:g} has no length: nothing can be drawn"
+            )
 
     def x(self, value: float) -> float:
         """Where a value stands."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Unpack
 
 from chunkprefill.metrics.timelines import RequestTimeline, request_timelines
 from chunkprefill.plots.checks import ends_after, runs
 from chunkprefill.plots.grid import task
-from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, Words, ticks, writer
+from chunkprefill.plots.style import WIDTH, Canvas, Picture, Scale, Table, ticks, writer
 from chunkprefill.scheduling.core import Rid
 from chunkprefill.scheduling.trace import Trace
 
@@ -43,9 +42,11 @@ def _table(told: Mapping[str, Mapping[Rid, RequestTimeline]], say: Callable[[flo
 def timeline_picture(
     traces: Mapping[str, Trace],
     *,
+    caption: str,
     mark: Sequence[Rid] = (),
+    badge: str = "simulated",
+    source: str = "",
     until: float | None = None,
-    **words: Unpack[Words],
 ) -> Picture:
     """Timelines of the same requests under each other, on one time axis: {title: trace}.
 
@@ -55,13 +56,12 @@ def timeline_picture(
 
     mark:  requests of which the one with the longest gap gets an arrow with its length
     until: where the axis ends, s
-    words: the `caption`; the `badge` ("simulated" unless given) and `source` say where the numbers come from
     ValueError names what cannot be drawn: no trace, an empty one, an unknown request, too many requests.
     """
     if isinstance(mark, str):
         mark = (mark,)
     told = _checked(traces, mark, until)
-    say = writer(words, "simulated", milliseconds)
+    say = writer(badge, milliseconds)
     end = until or max(trace.steps[-1].end for trace in traces.values())
     names = [str(rid) for rid in next(iter(told.values()))]
     scale = Scale(0.0, end, min(0.4 * WIDTH, 14 + LETTER * max(map(len, names))), WIDTH - 8)
@@ -75,7 +75,8 @@ def timeline_picture(
             _draw_mark(canvas, rows, scale, top, mark, say)
     _draw_axis(canvas, scale, tall * len(told) + 4)
     said = " ".join(f"{title}: {_said(rows, say)}." for title, rows in told.items())
-    return canvas.picture(alt=f"Timelines to scale. {said}", table=_table(told, say), **words)
+    alt, table = f"Timelines to scale. {said}", _table(told, say)
+    return canvas.picture(alt=alt, caption=caption, badge=badge, source=source, table=table)
 
 
 def _checked(

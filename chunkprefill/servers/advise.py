@@ -171,6 +171,7 @@ class Row:
     waits: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)  # (metric, kind)
     tokens_per_s: float = math.nan  # of answers
     full: float = math.nan  # share of steps
+    preemptions: int = 0
     why: str = ""
 
     def value(self, promise: Promise) -> float:
@@ -195,6 +196,7 @@ def row_of(trace: Trace, budget: int, n_blocks: int) -> Row:
         waits,
         tokens_per_s=sum(map(len, tally.tokens)) / lasted if lasted else math.nan,
         full=sum(tokens >= budget for tokens in tally.total) / n_steps if n_steps else math.nan,
+        preemptions=tally.n_evicted,
     )
 
 

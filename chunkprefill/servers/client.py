@@ -241,7 +241,11 @@ class Client:
         if not isinstance(rows, list):
             what = "a web page" if text.lstrip().startswith("<") else self.clean(text, 80) or "nothing"
             raise self._error("not-openai", f"answers /v1/models with no list of models but {what}")
-        return {row["id"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
+        cards: dict[str, Any] = {}
+        for row in rows:
+            if isinstance(row, dict) and isinstance(row.get("id"), str):
+                cards.setdefault(row["id"], row)  # a gateway that shares out its load may list a model twice
+        return cards
 
     async def stream(self, stream: Stream, url_path: str, body: Mapping[str, Any]) -> None:
         """Send a request, and note in `stream` when its tokens come.

@@ -26,6 +26,8 @@ def seen_picture(probe: Seen, *, verdict: str, source: str, caption: str = "") -
     rows = [*probe.of(name, "chat"), *document, *probe.of(name, "late")][:MOST_ROWS]
     begin = min(document[0].sent, *(s.sent for s in rows if s.kind != "chat"))
     end = max([s.tokens[0] for s in rows if s.tokens and s.kind != "chat"] or [begin + 1e-3])
+    if end == begin:  # by the client's clock all came at once
+        end += 1e-3
     lead = 0.12 * (end - begin)
     scale = Scale(begin - lead, end + lead, MARGIN)
     canvas = Canvas(ROW * len(rows) + 62)

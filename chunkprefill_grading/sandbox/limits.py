@@ -244,16 +244,24 @@ def require_sandbox(limits: Limits) -> None:
     if as_root and (closed := closed_to_others()):
         raise SandboxError(
             f"where the superuser grades, student code is another user, who may not read {closed}: "
-            "chmod -R a+rX the environment, or grade as a plain user"
+            "chmod -R a+rX the folder it is in, or grade as a plain user"
         )
 
 
 def closed_to_others() -> str | None:
     """What of Python and its libraries only the owner may read, as where an environment is made with umask 077."""
-    for place in (os.path.realpath(sys.executable), os.__file__, *(here for here, _ in libraries(ALWAYS))):
-        for path in (place, os.path.join(place, "__init__.py")):
-            if os.path.exists(path) and not os.stat(path).st_mode & 0o004:
-                return path
+    standard = os.path.dirname(os.__file__)
+    packages = [here for here, _ in libraries(ALWAYS)]
+    runs, reads = 0o005, 0o004
+    for path, needed in [
+        (os.path.realpath(sys.executable), runs),
+        (standard, runs),
+        (os.__file__, reads),
+        *((package, runs if os.path.isdir(package) else reads) for package in packages),
+        *((os.path.join(package, "__init__.py"), reads) for package in packages),
+    ]:
+        if os.path.exists(path) and os.stat(path).st_mode & needed != needed:
+            return path
     return None
 
 

@@ -222,12 +222,23 @@ def test_other_causes_are_named(tmp_path, monkeypatch):
 @linux
 def test_an_environment_that_only_the_superuser_may_read_is_refused_by_name(walls, tmp_path, monkeypatch):
     """As one that was made with umask 077: else each student's code would fail to start, and be said to crash."""
-    package = tmp_path / "numpy"
+    package, python = tmp_path / "numpy", tmp_path / "python"
     package.mkdir()
-    (package / "__init__.py").touch()
+    for file in (package / "__init__.py", python, tmp_path / "os.py"):
+        file.touch()
     a_class(tmp_path / "in", 1)
     monkeypatch.setattr(sandbox, "libraries", lambda names: [(str(package), "/site/numpy")])
-    for closed, mode in ((package / "__init__.py", 0o600), (package, 0o700)):
+    monkeypatch.setattr(sandbox.sys, "executable", str(python))
+    monkeypatch.setattr(sandbox.os, "__file__", str(tmp_path / "os.py"))
+    for closed, mode in (
+        (package / "__init__.py", 0o600),
+        (package, 0o744),
+        (python, 0o744),
+        (tmp_path, 0o700),
+    ):
+        for path in (tmp_path, package, package / "__init__.py", python, tmp_path / "os.py"):
+            path.chmod(0o755)
+        assert sandbox.closed_to_others() is None
         closed.chmod(mode)
         assert sandbox.closed_to_others() == str(closed)
         if sandbox.runs_as_root():

@@ -344,7 +344,7 @@ def test_other_content_is_refused_and_not_kept(shop: Path) -> None:
     whole = shop.read_bytes()
     for content in (b"no zip", whole[:-30], whole.replace(b"something", b"\xff" * 9)):
         shop.write_bytes(content)
-        with pytest.raises(RuntimeError, match=f"{shop} is cut off, or no such wheel"):
+        with pytest.raises(RuntimeError, match=f"{shop} is cut off, or is not the wheel that was published"):
             wheel.gguf_path()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import chunkprefill as cp
 
 EMPTY = cp.Trace([cp.Request("a", 0, 4, 2)])
 RUN = cp.simulate([cp.Request("a", 0, 4, 2)], cp.ChunkedPrefill(8), lambda batch: 1.0)
+FREE = cp.simulate([cp.Request("a", 0, 4, 2)], cp.ChunkedPrefill(8), lambda batch: 0.0)
 WORDS: dict[str, Any] = {"alt": "x", "caption": "x"}
 SAY: dict[str, Any] = {"caption": "x"}
 
@@ -28,6 +30,8 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: cp.share_picture({"r": {"a": 0}}, **WORDS), "row 'r' has nothing to share"),
     (lambda: cp.share_picture({"r": {"a": -1}}, **WORDS), "row 'r' has -1"),
     (lambda: cp.share_picture({"r": {"a": 1}}, scale="x", **WORDS), "no scale 'x'; there are each, all"),
+    (lambda: cp.timeline_picture({"free": FREE}, **SAY), "an axis from 0 to 0 has no length"),
+    (lambda: cp.lanes_picture({"free": FREE}, **SAY), "an axis from 0 to 0 has no length"),
     (lambda: cp.passes_picture({}, **WORDS), "no rows to draw"),
     (lambda: cp.passes_picture({"a": []}, **WORDS), "row 'a' has 0 numbers"),
     (lambda: cp.passes_picture({"a": [0.0]}, **WORDS), "all passes took 0 s"),
@@ -76,3 +80,11 @@ def test_what_cannot_be_drawn_is_one_clear_line(draw: Callable[[], Any], message
 
 def test_the_largest_mask_that_is_drawn_is_a_page_one_can_load() -> None:
     assert len(cp.mask_picture(60, 80)._repr_html_()) < 2_000_000
+
+
+def test_an_amount_is_in_its_unit_itself():
+    """A share of 0.25 is 25%, and fractions are numbers too, as in every picture of amounts."""
+    shares = cp.share_picture({"r": {"a": Fraction(1, 4), "b": 0.75}}, unit="%", **WORDS)
+    assert [row[1:] for row in shares.table.rows] == [("25%", "75%")]
+    assert "25%" in cp.bars_picture({"g": {"a": Fraction(1, 4)}}, **WORDS).svg
+    assert "333" in str(cp.breakdown_picture({"run": {"a": Fraction(1, 3)}}, **SAY).table)
