@@ -218,12 +218,17 @@
     area.value = text;
     place.append(area);
     let safe = true; // whether the browser has kept what stands here
-    const typed = (words) => { if (mine()) safe = keep(key, words); };
+    let following = false; // what another tab typed is not kept again: by now it may have typed more
+    const typed = (words) => { if (mine() && !following) safe = keep(key, words); };
     const api = {
       text: () => area.value, show: (words) => (area.value = words), kept: () => kept(key),
       reset: () => { api.show(starter); keep(key, null); },
     };
-    if (follows) followers.set(key, (words) => { if (safe && api.text() !== (words ?? starter)) api.show(words ?? starter); });
+    if (follows) followers.set(key, (words) => {
+      if (!safe || api.text() === (words ?? starter)) return;
+      following = true;
+      try { api.show(words ?? starter); } finally { following = false; }
+    });
     area.addEventListener("input", () => typed(area.value));
     // Colours and indenting are worth 120 KB only to a reader who writes: they come with the first touch.
     area.addEventListener("focus", async () => {

@@ -126,8 +126,8 @@ def browser() -> Iterator:
 @contextmanager
 def comes_and_goes(page: Any, selector: str, attribute: str, timeout_ms: int = 120_000) -> Iterator[None]:
     """Within, press what makes an element carry an attribute for a while (`aria-busy`, `disabled`); then wait until
-    the attribute has been set and removed again. On a busy machine a click returns before the page has handled it, so the
-    attribute's absence alone may mean that nothing has begun, and that the words of the last answer still stand."""
+    the attribute has been set and removed again. The
+    attribute's absence alone might mean that nothing has begun, and that the words of the last answer still stand."""
     page.evaluate(
         """([selector, attribute]) => {
             const element = document.querySelector(selector);

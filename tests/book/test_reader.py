@@ -122,11 +122,20 @@ def test_a_page_open_twice_has_one_set_of_answers(browser, site_url):
     # all of it: a last letter that comes later would replace what is typed here meanwhile
     second.wait_for_function("() => document.querySelector('.cp-editor textarea').value.includes('# mine ')")
     second.wait_for_function("() => document.querySelector('.cp-choice input:checked')")
+    first.evaluate(
+        """() => {
+            window.kept = [];
+            const keep = Storage.prototype.setItem;
+            Storage.prototype.setItem = function (key, text) { window.kept.push(key); return keep.call(this, key, text); };
+        }"""
+    )
     second.locator(".cp-editor textarea").first.click()
     second.locator(".cp-editor .cm-content").wait_for()
     second.keyboard.type("# hers ")
     text = "() => document.querySelector('.cp-editor').innerText"
     soon(first.locator(".cp-editor").first).to_contain_text("# hers ", use_inner_text=True)
+    kept = [key for key in first.evaluate("window.kept") if "code" in key]
+    assert not kept, "what is followed is not kept again: the other tab may have typed more by now"
     assert "# mine" in first.evaluate(text) and "# mine" in second.evaluate(text)
     second.locator(".cp-reset").first.click()
     first.wait_for_function("() => !document.querySelector('.cp-editor').innerText.includes('# mine')")
