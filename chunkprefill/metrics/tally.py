@@ -85,7 +85,7 @@ class Tally:
 
     @property
     def tbt(self) -> list[float]:
-        """s: all gaps between two tokens, by request, in order."""
+        """All gaps between two tokens, s, by request, in order."""
         return list(chain.from_iterable(self.gaps))
 
     @property

@@ -336,7 +336,8 @@ class Canvas:
     ) -> None:
         """A line at y with its marks, {value: words}.
 
-        drop: from there to the words' baseline; inside: how far their middles stay within the drawing.
+        drop:   from there to the words' baseline
+        inside: how far their middles stay within the drawing
         """
         self.line(scale.left, y, scale.right, y, width=width)
         for value, words in marks.items():

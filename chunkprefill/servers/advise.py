@@ -175,7 +175,7 @@ class Row:
     why: str = ""
 
     def value(self, promise: Promise) -> float:
-        """s: what is predicted of what was promised; inf where it cannot run, nan for a class without requests."""
+        """What is predicted of what was promised, s; inf where it cannot run, nan for a class without requests."""
         if self.why:
             return math.inf
         return self.waits.get((promise.metric, promise.kind), {}).get(promise.at, math.nan)
@@ -230,7 +230,7 @@ class Advice:
         return [row for row in self.rows if not row.why]
 
     def value(self, row: Row, promise: Promise) -> float:
-        """s: what a promise is held against. For time between tokens the largest of this and all smaller budgets.
+        """What a promise is held against, s. For time between tokens the largest of this and all smaller budgets.
 
         A quantile falls again once a budget is so large that its long steps are few: the stalls have become
         rarer, not shorter. A promise that is kept in that way alone is not kept.

@@ -148,7 +148,7 @@ ELSEWHERE = (
 
 
 def usual_gap(probe: Seen) -> float:
-    """s: the median gap of the early chats where no document was running; 0 if there is none."""
+    """The median gap of the early chats, s, where no document was running; 0 if there is none."""
     gaps = [gap for s in probe.of("without", "chat") for gap in s.gaps]
     if len(gaps) < 8:
         for name in probe.rounds:

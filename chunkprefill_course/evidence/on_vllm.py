@@ -23,7 +23,7 @@ def _column(settings: str) -> Mapping[str, Any]:
 
 
 def _seconds(settings: str, what: str) -> float:
-    """s: a measure of that column."""
+    """A measure of that column, s."""
     seconds = vllm_number(_column(settings), what)
     if seconds is None:
         raise ValueError(f"{settings}: {what!r} was not recorded")

@@ -46,7 +46,7 @@ def mixed(*, chunk: int = 0, start: int = 0, n_decodes: int = 0, context: int = 
 
 
 def added(price: Callable[[Batch], float], chunk: int, n_decodes: int, context: int) -> tuple[float, ...]:
-    """s: a step of the decodes alone, of the chunk alone, of both."""
+    """Seconds of a step: of the decodes alone, of the chunk alone, of both."""
     return (
         price(mixed(n_decodes=n_decodes, context=context)),
         price(mixed(chunk=chunk)),
